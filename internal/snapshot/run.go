@@ -1,0 +1,146 @@
+package snapshot
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"openclaw-sandbox/internal/objstore"
+	"openclaw-sandbox/internal/sandbox"
+)
+
+// Run is one run of a user's sandbox: the right to save, from Claim until a
+// newer claim. Its methods may be called from several goroutines; saves go one
+// after another.
+type Run struct {
+	store objstore.Store
+	opts  Options
+	skip  excluder
+
+	mu       sync.Mutex // held through each of Restore, Capture, Commit
+	head     Head
+	etag     string
+	prior    State // what the head said before the claim
+	restored bool
+	fenced   bool
+	index    map[pathname]known
+}
+
+// Memento is what a run needs to go on after its process was replaced. It is
+// not secret.
+type Memento struct {
+	User     sandbox.User `json:"user"`
+	Epoch    uint64       `json:"epoch"`
+	Run      string       `json:"run"`
+	Restored bool         `json:"restored"`
+}
+
+// Claim takes the user's state for a new run: from now on no earlier run can
+// save. It returns ErrFenced if another start claimed at the same time,
+// ErrCorrupt if the head can not be right, or the store's error.
+func Claim(ctx context.Context, st objstore.Store, u sandbox.User, w Writer, o Options) (*Run, error) {
+	head, etag, err := ReadHead(ctx, st, u)
+	switch {
+	case errors.Is(err, objstore.ErrNotFound):
+		head = &Head{Version: formatVersion, User: u, State: StateClean}
+	case err != nil:
+		return nil, fmt.Errorf("claim %s: %w", u, err)
+	}
+	r := &Run{store: st, opts: o, skip: newExcluder(o.Excludes), head: *head, etag: etag, prior: head.State, index: map[pathname]known{}}
+	next := r.head
+	next.Epoch++
+	next.State, next.Writer, next.Run, next.Claimed = StateRunning, w, rand.Text(), time.Now().UTC()
+	if err := r.putHead(ctx, next); err != nil {
+		return nil, fmt.Errorf("claim %s: %w", u, err)
+	}
+	return r, nil
+}
+
+// Resume goes on with a run whose process was replaced, in the same epoch. It
+// returns ErrFenced if a newer run exists.
+func Resume(ctx context.Context, st objstore.Store, m Memento, o Options) (*Run, error) {
+	head, etag, err := ReadHead(ctx, st, m.User)
+	if err != nil {
+		return nil, fmt.Errorf("resume %s: %w", m.User, err)
+	}
+	if head.Run != m.Run || head.Epoch != m.Epoch {
+		return nil, fmt.Errorf("resume %s in epoch %d: %w (epoch %d)", m.User, m.Epoch, ErrFenced, head.Epoch)
+	}
+	r := &Run{store: st, opts: o, skip: newExcluder(o.Excludes), head: *head, etag: etag, prior: StateClean, restored: m.Restored, index: map[pathname]known{}}
+	if !m.Restored {
+		return r, nil
+	}
+	// What is committed is known by content only: the next capture copies every
+	// file, and the commit sends those that differ.
+	live, err := r.readLive(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("resume %s: %w", m.User, err)
+	}
+	for p, l := range live {
+		r.index[p] = known{entry: l.entry}
+	}
+	return r, nil
+}
+
+// Memento is what Resume needs.
+func (r *Run) Memento() Memento {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return Memento{User: r.head.User, Epoch: r.head.Epoch, Run: r.head.Run, Restored: r.restored}
+}
+
+// Head is what this run last wrote.
+func (r *Run) Head() Head {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.head
+}
+
+// Abandon gives the claim back after a start that failed before the sandbox
+// ran: the head says again what it said of the run before. What is committed
+// was never touched.
+func (r *Run) Abandon(ctx context.Context) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.restored = false
+	next := r.head
+	next.State = r.prior
+	if err := r.putHead(ctx, next); err != nil {
+		return fmt.Errorf("abandon %s: %w", r.head.User, err)
+	}
+	return nil
+}
+
+// putHead writes next as the head and takes it over. The caller holds mu, or is
+// alone with r.
+func (r *Run) putHead(ctx context.Context, next Head) error {
+	if r.fenced {
+		return ErrFenced
+	}
+	next.Write = rand.Text()
+	etag, err := writeHead(ctx, r.store, &next, r.etag)
+	if errors.Is(err, ErrFenced) {
+		r.fenced = true
+	}
+	if err != nil {
+		return err
+	}
+	r.head, r.etag = next, etag
+	return nil
+}
+
+// known is a path as it was last saved or restored. A zero stamp matches no
+// file, so that the path is looked at again.
+type known struct {
+	entry entry
+	stamp stamp
+}
+
+// stamp is what changes with a file's content, as far as the file system tells.
+type stamp struct {
+	size, mtime, ctime int64
+	ino                uint64
+}

@@ -1,0 +1,171 @@
+package snapshot
+
+import (
+	"crypto/sha256"
+	"encoding/json"
+	"fmt"
+	"io/fs"
+	"path"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/klauspost/compress/zstd"
+)
+
+const (
+	blockSize = 1 << 20   // of content, at most, in one block
+	maxMeta   = 256 << 20 // of one segment's metadata, decompressed
+)
+
+// kind of an entry.
+type kind string
+
+const (
+	kindFile kind = "f"
+	kindDir  kind = "d"
+	kindLink kind = "l"
+)
+
+// entry is one path of the state.
+type entry struct {
+	Path    pathname `json:"p"`
+	Kind    kind     `json:"k"`
+	Mode    uint32   `json:"m,omitempty"` // permission bits
+	MTime   int64    `json:"t,omitempty"` // Unix nanoseconds
+	Size    int64    `json:"s,omitempty"`
+	Sum     []byte   `json:"h,omitempty"` // SHA-256 of a file's content
+	Target  pathname `json:"l,omitempty"` // of a link
+	Extents []extent `json:"x,omitempty"` // where a file's content is, in order
+}
+
+// extent is a run of bytes in a block of the same segment.
+type extent struct {
+	Block int   `json:"b"`
+	Off   int64 `json:"o,omitempty"`
+	Len   int64 `json:"n"`
+}
+
+// block is a compressed piece of content in a segment.
+type block struct {
+	Off int64  `json:"o"` // in the object
+	Len int64  `json:"n"` // stored
+	Raw int64  `json:"r"` // decompressed
+	Sum []byte `json:"h"` // SHA-256 of the stored bytes
+}
+
+// segmentMeta is the metadata of a segment.
+type segmentMeta struct {
+	Blocks  []block    `json:"blocks"`
+	Entries []entry    `json:"entries"`
+	Deleted []pathname `json:"deleted,omitempty"`
+}
+
+// pathname is a name as the file system has it: any bytes. JSON strings must be
+// UTF-8, so a name that is not goes as {"b": base64}.
+type pathname string
+
+func (p pathname) MarshalJSON() ([]byte, error) {
+	if utf8.ValidString(string(p)) {
+		return json.Marshal(string(p))
+	}
+	return json.Marshal(map[string][]byte{"b": []byte(p)})
+}
+
+func (p *pathname) UnmarshalJSON(raw []byte) error {
+	if len(raw) > 0 && raw[0] == '{' {
+		var b struct {
+			B []byte `json:"b"`
+		}
+		err := json.Unmarshal(raw, &b)
+		*p = pathname(b.B)
+		return err
+	}
+	var s string
+	err := json.Unmarshal(raw, &s)
+	*p = pathname(s)
+	return err
+}
+
+// check refuses a name that could mean anything but one place below the root.
+func (p pathname) check() error {
+	s := string(p)
+	if s == "" || len(s) > 4096 || strings.ContainsRune(s, 0) {
+		return fmt.Errorf("path %.80q is not valid", s)
+	}
+	for part := range strings.SplitSeq(s, "/") {
+		if part == "" || part == "." || part == ".." || len(part) > 255 {
+			return fmt.Errorf("path %.80q is not valid", s)
+		}
+	}
+	return nil
+}
+
+// parent is the directory that holds p, "." for the root itself.
+func (p pathname) parent() pathname { return pathname(path.Dir(string(p))) }
+
+// check holds the metadata against the object's size, so that what follows can
+// rely on it.
+func (m *segmentMeta) check(ref segmentRef) error {
+	for i, b := range m.Blocks {
+		if b.Off < 0 || b.Len <= 0 || b.Off > ref.MetaOff-b.Len || b.Raw <= 0 || b.Raw > blockSize {
+			return fmt.Errorf("block %d lies outside the segment", i)
+		}
+	}
+	for _, e := range m.Entries {
+		if err := e.Path.check(); err != nil {
+			return err
+		}
+		var n int64
+		for _, x := range e.Extents {
+			if x.Block < 0 || x.Block >= len(m.Blocks) || x.Off < 0 || x.Len <= 0 || x.Off > m.Blocks[x.Block].Raw-x.Len {
+				return fmt.Errorf("file %.80q has an extent outside its block", e.Path)
+			}
+			n += x.Len
+		}
+		switch {
+		case e.Kind != kindFile && e.Kind != kindDir && e.Kind != kindLink:
+			return fmt.Errorf("path %.80q has unknown kind %.10q", e.Path, e.Kind)
+		case n != e.Size || (e.Kind != kindFile && n != 0):
+			return fmt.Errorf("path %.80q has %d bytes of content, its size is %d", e.Path, n, e.Size)
+		case e.Mode&^uint32(fs.ModePerm) != 0:
+			return fmt.Errorf("path %.80q has mode bits beyond the permissions", e.Path)
+		}
+	}
+	for _, p := range m.Deleted {
+		if err := p.check(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// The coders are safe for concurrent EncodeAll and DecodeAll; one of each
+// serves the process.
+var (
+	encoder = must(zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedDefault), zstd.WithEncoderCRC(false)))
+	// The limits stop a bomb: nothing decompresses to more than it may be.
+	blockDecoder = must(zstd.NewReader(nil, zstd.WithDecoderConcurrency(0), zstd.WithDecoderMaxMemory(2*blockSize)))
+	metaDecoder  = must(zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(maxMeta)))
+)
+
+func must[T any](v T, err error) T {
+	if err != nil {
+		panic(err) // only options that contradict each other
+	}
+	return v
+}
+
+// unpack verifies stored bytes and decompresses them to exactly raw bytes.
+func unpack(dec *zstd.Decoder, stored, sum []byte, raw int64) ([]byte, error) {
+	if got := sha256.Sum256(stored); string(got[:]) != string(sum) {
+		return nil, fmt.Errorf("%w: its digest differs", ErrCorrupt)
+	}
+	out, err := dec.DecodeAll(stored, make([]byte, 0, raw))
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrCorrupt, err)
+	}
+	if int64(len(out)) != raw {
+		return nil, fmt.Errorf("%w: it decompresses to %d bytes instead of %d", ErrCorrupt, len(out), raw)
+	}
+	return out, nil
+}

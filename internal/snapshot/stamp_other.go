@@ -1,0 +1,18 @@
+//go:build !linux
+
+package snapshot
+
+import (
+	"io/fs"
+	"os"
+	"syscall"
+)
+
+func stampOf(info fs.FileInfo) stamp {
+	return stamp{size: info.Size(), mtime: info.ModTime().UnixNano(), ino: 1}
+}
+
+// openFlags keep an open from following a link or waiting for a FIFO's other end.
+const openFlags = os.O_RDONLY | syscall.O_NOFOLLOW | syscall.O_NONBLOCK
+
+func clone(dst, src *os.File) bool { return false }
