@@ -1,0 +1,168 @@
+package driver
+
+import (
+	"errors"
+	"fmt"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"github.com/hashicorp/nomad/plugins/shared/hclspec"
+
+	"openclaw-sandbox/internal/objstore"
+	"openclaw-sandbox/internal/snapshot"
+	"openclaw-sandbox/plugin/egress"
+)
+
+// Config is the plugin's config in the Nomad agent, plugin "sandbox" { config { … } }.
+type Config struct {
+	Runtime  string         `codec:"runtime"`
+	DataDir  string         `codec:"data_dir"`
+	Store    StoreConfig    `codec:"store"`
+	Snapshot SnapshotConfig `codec:"snapshot"`
+	Egress   EgressConfig   `codec:"egress"`
+}
+
+// StoreConfig says where the users' state is kept.
+type StoreConfig struct {
+	URL             string `codec:"url"`
+	Endpoint        string `codec:"endpoint"`
+	Region          string `codec:"region"`
+	AccessKeyID     string `codec:"access_key_id"`
+	SecretAccessKey string `codec:"secret_access_key"`
+	PathStyle       bool   `codec:"path_style"`
+}
+
+// SnapshotConfig says when and what is saved.
+type SnapshotConfig struct {
+	Interval string `codec:"interval"`
+	// Timeout bounds one claim and one save, RestoreTimeout one restore.
+	Timeout        string   `codec:"timeout"`
+	RestoreTimeout string   `codec:"restore_timeout"`
+	Excludes       []string `codec:"excludes"`
+	MaxBytes       int64    `codec:"max_bytes"`
+	MaxFiles       int64    `codec:"max_files"`
+}
+
+// EgressConfig says what sandboxes may reach.
+type EgressConfig struct {
+	Enabled bool     `codec:"enabled"`
+	Bridge  string   `codec:"bridge"`
+	Allow   []string `codec:"allow"`
+	Deny    []string `codec:"deny"`
+}
+
+func attr(name, kind, fallback string) *hclspec.Spec {
+	return hclspec.NewDefault(hclspec.NewAttr(name, kind, false), hclspec.NewLiteral(fallback))
+}
+
+// block is an optional block whose fields have their defaults also when it is absent.
+func block(name, defaults string, fields map[string]*hclspec.Spec) *hclspec.Spec {
+	return hclspec.NewDefault(hclspec.NewBlock(name, false, hclspec.NewObject(fields)), hclspec.NewLiteral(defaults))
+}
+
+var configSpec = hclspec.NewObject(map[string]*hclspec.Spec{
+	"runtime":  attr("runtime", "string", `"image"`),
+	"data_dir": attr("data_dir", "string", `"/var/lib/openclaw-sandbox"`),
+	"store": hclspec.NewBlock("store", true, hclspec.NewObject(map[string]*hclspec.Spec{
+		"url":               hclspec.NewAttr("url", "string", true),
+		"endpoint":          attr("endpoint", "string", `""`),
+		"region":            attr("region", "string", `"auto"`),
+		"access_key_id":     attr("access_key_id", "string", `""`),
+		"secret_access_key": attr("secret_access_key", "string", `""`),
+		"path_style":        attr("path_style", "bool", "false"),
+	})),
+	"snapshot": block("snapshot", `{ interval = "60s", timeout = "60s", restore_timeout = "15m", excludes = [], max_bytes = 21474836480, max_files = 2000000 }`, map[string]*hclspec.Spec{
+		"interval":        attr("interval", "string", `"60s"`),
+		"timeout":         attr("timeout", "string", `"60s"`),
+		"restore_timeout": attr("restore_timeout", "string", `"15m"`),
+		"excludes":        attr("excludes", "list(string)", "[]"),
+		"max_bytes":       attr("max_bytes", "number", "21474836480"),
+		"max_files":       attr("max_files", "number", "2000000"),
+	}),
+	"egress": block("egress", `{ enabled = true, bridge = "nomad", allow = [], deny = ["169.254.0.0/16", "fd00:ec2::/32"] }`, map[string]*hclspec.Spec{
+		"enabled": attr("enabled", "bool", "true"),
+		"bridge":  attr("bridge", "string", `"nomad"`),
+		"allow":   attr("allow", "list(string)", "[]"),
+		"deny":    attr("deny", "list(string)", `["169.254.0.0/16", "fd00:ec2::/32"]`),
+	}),
+})
+
+// settings are a Config, checked and typed.
+type settings struct {
+	dataDir  string
+	interval time.Duration
+	timeout  time.Duration // of a claim and of a save
+	restore  time.Duration // of a restore
+	snapshot snapshot.Options
+	egress   *egress.Rules // nil when off
+}
+
+// minInterval keeps below the one write a second to one key that R2 advises.
+const minInterval = time.Second
+
+// check returns the typed settings, or an error that names the field.
+func (c Config) check() (settings, error) {
+	s := settings{dataDir: c.DataDir, snapshot: snapshot.DefaultOptions()}
+	if !filepath.IsAbs(c.DataDir) || filepath.Clean(c.DataDir) == "/" {
+		return s, fmt.Errorf("data_dir: want an absolute path of a folder of our own, got %q", c.DataDir)
+	}
+	var err error
+	if s.interval, err = duration("snapshot.interval", c.Snapshot.Interval, minInterval); err != nil {
+		return s, err
+	}
+	if s.timeout, err = duration("snapshot.timeout", c.Snapshot.Timeout, time.Second); err != nil {
+		return s, err
+	}
+	if s.restore, err = duration("snapshot.restore_timeout", c.Snapshot.RestoreTimeout, time.Second); err != nil {
+		return s, err
+	}
+	s.snapshot.Excludes = append(s.snapshot.Excludes, c.Snapshot.Excludes...)
+	if err := snapshot.CheckExcludes(s.snapshot.Excludes); err != nil {
+		return s, fmt.Errorf("snapshot.excludes: %w", err)
+	}
+	if c.Snapshot.MaxBytes <= 0 || c.Snapshot.MaxFiles <= 0 {
+		return s, errors.New("snapshot.max_bytes and snapshot.max_files must be above zero")
+	}
+	s.snapshot.MaxBytes, s.snapshot.MaxFiles = c.Snapshot.MaxBytes, c.Snapshot.MaxFiles
+	if (c.Store.AccessKeyID == "") != (c.Store.SecretAccessKey == "") {
+		return s, errors.New("store.access_key_id and store.secret_access_key: set both, or neither to use the agent's environment")
+	}
+	if c.Egress.Enabled && c.Runtime != "raw_exec" {
+		s.egress = &egress.Rules{Bridge: c.Egress.Bridge, Allow: c.Egress.Allow, Deny: c.Egress.Deny}
+		if err := s.egress.Check(); err != nil {
+			return s, err
+		}
+	}
+	return s, nil
+}
+
+func (c StoreConfig) objstore() objstore.Config {
+	return objstore.Config{URL: c.URL, Endpoint: c.Endpoint, Region: c.Region,
+		AccessKeyID: c.AccessKeyID, SecretAccessKey: c.SecretAccessKey, PathStyle: c.PathStyle}
+}
+
+func duration(field, text string, least time.Duration) (time.Duration, error) {
+	d, err := time.ParseDuration(text)
+	if err != nil || d < least {
+		return 0, fmt.Errorf("%s: want a duration of at least %s, like \"60s\", got %q", field, least, text)
+	}
+	return d, nil
+}
+
+// owner is the numeric user and group of a Unix user name; -1 for none.
+func owner(name string) (uid, gid int, err error) {
+	if name == "" {
+		return -1, -1, nil
+	}
+	u, err := user.Lookup(name)
+	if err != nil {
+		return 0, 0, fmt.Errorf("user: %q is not a user of this node: %w", name, err)
+	}
+	uid, err = strconv.Atoi(u.Uid)
+	if err == nil {
+		gid, err = strconv.Atoi(u.Gid)
+	}
+	return uid, gid, err
+}

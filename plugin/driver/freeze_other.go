@@ -1,0 +1,13 @@
+//go:build !linux
+
+package driver
+
+import "syscall"
+
+// freezerOf stops the process group: Nomad's executor gives each task its own.
+func freezerOf(pid int, _ string) (freezer, error) { return groupFreezer(pid), nil }
+
+type groupFreezer int
+
+func (p groupFreezer) freeze() error { return syscall.Kill(-int(p), syscall.SIGSTOP) }
+func (p groupFreezer) thaw() error   { return syscall.Kill(-int(p), syscall.SIGCONT) }

@@ -1,0 +1,218 @@
+package driver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"github.com/hashicorp/nomad/plugins/drivers"
+
+	"openclaw-sandbox/internal/sandbox"
+	"openclaw-sandbox/internal/snapshot"
+	"openclaw-sandbox/plugin/runtime"
+)
+
+// task is one sandbox that runs, or has ended and was not destroyed yet. Its
+// goroutine (live) is the only one that saves.
+type task struct {
+	d        *Driver
+	cfg      *drivers.TaskConfig
+	user     sandbox.User
+	interval time.Duration
+	dirs     runtime.Dirs
+	uid, gid int
+
+	run     *snapshot.Run // nil until a recovered task could reach the store
+	memento snapshot.Memento
+	freezer freezer
+
+	exited chan struct{} // closed when the process has ended
+	result *drivers.ExitResult
+	done   chan struct{} // closed when the final save is over too
+	kept   string        // where the state is kept, if it could not be saved
+}
+
+// layout is where a task's folders are.
+func (d *Driver) layout(cfg *drivers.TaskConfig) runtime.Dirs {
+	run := filepath.Join(d.runsDir(), cfg.AllocID, cfg.Name)
+	return runtime.Dirs{Run: run, State: filepath.Join(run, ".state")}
+}
+
+func (t *task) stagingDir() string { return filepath.Join(t.dirs.Run, ".staging") }
+
+func (t *task) options() snapshot.Options {
+	o := t.d.settings.snapshot
+	o.UID, o.GID = t.uid, t.gid
+	return o
+}
+
+// watch waits for the process in the background; exited is closed when it ends.
+func (t *task) watch() error {
+	ch, err := t.d.inner().WaitTask(t.d.ctx, t.cfg.ID)
+	if err != nil {
+		return fmt.Errorf("watch the process: %w", err)
+	}
+	go func() { // ends with the process or the plugin
+		res, ok := <-ch
+		if !ok {
+			return // the plugin ends; the process goes on
+		}
+		t.result = res
+		close(t.exited)
+	}()
+	return nil
+}
+
+// findFreezer looks the process up and finds how to stop it for a moment.
+func (t *task) findFreezer() error {
+	status, err := t.d.inner().InspectTask(t.cfg.ID)
+	if err != nil {
+		return fmt.Errorf("inspect the process: %w", err)
+	}
+	pid, err := strconv.Atoi(status.DriverAttributes["pid"])
+	if err != nil {
+		return fmt.Errorf("inspect the process: %w", err)
+	}
+	t.freezer, err = freezerOf(pid, t.cfg.AllocID)
+	return err
+}
+
+// live saves at the interval until the process ends, then once more.
+func (t *task) live() {
+	defer close(t.done)
+	tick := time.NewTicker(t.interval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-t.d.ctx.Done():
+			return
+		case <-t.exited:
+			t.finish()
+			return
+		case <-tick.C:
+			err := t.save(false)
+			switch {
+			case err == nil:
+			case errors.Is(err, snapshot.ErrFenced):
+				t.fenced()
+			default:
+				t.d.log.Warn("a snapshot failed, the next one has it all again", "user", t.user, "alloc", t.cfg.AllocID, "error", err)
+				t.d.note(t.cfg, "Snapshot failed: %v", failure(err).Message)
+			}
+		}
+	}
+}
+
+// fenced ends a run whose user was started elsewhere: this one is a zombie.
+func (t *task) fenced() {
+	t.d.log.Error("a newer run of this user exists, stopping this one", "user", t.user, "alloc", t.cfg.AllocID)
+	t.d.say(t.cfg, sandbox.Progress{Phase: sandbox.PhaseFailed, Reason: sandbox.ReasonFenced,
+		Message: "Stopped: a newer sandbox of this user has taken over the state"})
+	if err := t.d.inner().StopTask(t.cfg.ID, 0, ""); err != nil {
+		t.d.log.Error("stop a fenced task", "alloc", t.cfg.AllocID, "error", err)
+	}
+}
+
+// save takes one snapshot.
+func (t *task) save(final bool) error {
+	ctx, cancel := context.WithTimeout(t.d.ctx, t.d.settings.timeout)
+	defer cancel()
+	if err := t.resume(ctx); err != nil {
+		return err
+	}
+	dir, err := os.OpenRoot(t.dirs.State)
+	if err != nil {
+		return fmt.Errorf("open the state: %w", err)
+	}
+	defer dir.Close()
+	var c *snapshot.Capture
+	pause, err := frozen(t.freezer, func() error {
+		c, err = t.run.Capture(ctx, dir, t.stagingDir())
+		return err
+	})
+	if err != nil {
+		if c != nil {
+			err = errors.Join(err, c.Discard())
+		}
+		return err
+	}
+	stats, err := t.run.Commit(ctx, c, final)
+	if err != nil {
+		return err
+	}
+	t.d.log.Debug("snapshot", "user", t.user, "epoch", stats.Epoch, "seq", stats.Seq, "changed", stats.Changed,
+		"uploaded", stats.Uploaded, "state_bytes", stats.Bytes, "pause", pause, "final", final)
+	return nil
+}
+
+// resume goes on with the run after the plugin was replaced, once the store answers.
+func (t *task) resume(ctx context.Context) error {
+	if t.run != nil {
+		return nil
+	}
+	run, err := snapshot.Resume(ctx, t.d.store, t.memento, t.options())
+	if err != nil {
+		return err
+	}
+	t.run = run
+	return nil
+}
+
+const (
+	// finalTries and finalPause bound how long a stop waits for a store that is away.
+	finalTries = 3
+	finalPause = 2 * time.Second
+)
+
+// finish is the last save, after the process has ended. A state that can not be
+// saved is kept on the node.
+func (t *task) finish() {
+	t.freezer = still{}
+	var err error
+	for try := range finalTries {
+		if try > 0 {
+			timer := time.NewTimer(finalPause)
+			select {
+			case <-timer.C:
+			case <-t.d.ctx.Done():
+				timer.Stop()
+				return
+			}
+		}
+		if err = t.save(true); err == nil {
+			h := t.run.Head()
+			t.d.note(t.cfg, "State saved: %s in %d paths, snapshot %d of epoch %d", size(h.Bytes), h.Files, h.Seq, h.Epoch)
+			return
+		}
+		if errors.Is(err, snapshot.ErrFenced) || errors.Is(err, snapshot.ErrTooLarge) {
+			break
+		}
+	}
+	t.kept = filepath.Join(t.d.settings.dataDir, "unsaved", string(t.user)+"-"+t.cfg.AllocID)
+	t.d.log.Error("the final snapshot failed", "user", t.user, "alloc", t.cfg.AllocID, "kept", t.kept, "error", err)
+	t.d.note(t.cfg, "Final snapshot failed: %s The state of this run is kept on the node in %s", failure(err).Message, t.kept)
+}
+
+// remove takes the task's folders off the node, except a state that was not saved.
+func (t *task) remove() error {
+	if err := t.d.runtime.Cleanup(t.dirs); err != nil {
+		return err
+	}
+	if t.kept != "" {
+		if err := os.MkdirAll(filepath.Dir(t.kept), 0o700); err != nil {
+			return err
+		}
+		if err := os.Rename(t.dirs.State, t.kept); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+	}
+	if err := os.RemoveAll(t.dirs.Run); err != nil {
+		return err
+	}
+	os.Remove(filepath.Dir(t.dirs.Run)) // the allocation's own folder, when this was its last task
+	return nil
+}
