@@ -22,6 +22,7 @@ type Consul struct {
 	args []string
 	p    *process
 	dir  string
+	api  *consul.Client
 }
 
 // StartConsul starts a Consul server with its data in dir. Port 0 is a free one.
@@ -42,6 +43,9 @@ func StartConsul(ctx context.Context, dir string, port int) (*Consul, error) {
 		"-server-port=" + strconv.Itoa(ports[1]), "-serf-lan-port=" + strconv.Itoa(ports[2]), "-serf-wan-port=" + strconv.Itoa(ports[3]),
 		// Nothing may be asked of the internet, and one server need not wait for others.
 		"-hcl=disable_update_check = true", "-hcl=performance { raft_multiplier = 1 }", "-hcl=leave_on_terminate = false"}
+	if c.api, err = consul.NewClient(&consul.Config{Address: c.Addr, Scheme: "http"}); err != nil {
+		return nil, fmt.Errorf("consul client: %w", err)
+	}
 	return c, c.Start(ctx)
 }
 
@@ -77,13 +81,7 @@ func (c *Consul) Stop(ctx context.Context) error {
 }
 
 // Client is a client of this Consul, whatever the environment says.
-func (c *Consul) Client() *consul.Client {
-	cl, err := consul.NewClient(&consul.Config{Address: c.Addr, Scheme: "http"})
-	if err != nil {
-		panic(err) // only a malformed address, which is ours
-	}
-	return cl
-}
+func (c *Consul) Client() *consul.Client { return c.api }
 
 // S3 is one S3 server over a folder.
 type S3 struct {

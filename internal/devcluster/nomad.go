@@ -35,6 +35,7 @@ type Nomad struct {
 	opts NomadOptions
 	args []string
 	p    *process
+	api  *nomad.Client
 }
 
 //go:embed nomad.hcl.tmpl
@@ -68,6 +69,9 @@ func StartNomad(ctx context.Context, o NomadOptions) (*Nomad, error) {
 		return nil, fmt.Errorf("nomad config: %w", err)
 	}
 	n := &Nomad{Addr: net.JoinHostPort("127.0.0.1", strconv.Itoa(o.Port)), opts: o, args: []string{"agent", "-config=" + file}}
+	if n.api, err = nomad.NewClient(&nomad.Config{Address: "http://" + n.Addr}); err != nil {
+		return nil, fmt.Errorf("nomad client: %w", err)
+	}
 	return n, n.Start(ctx)
 }
 
@@ -130,13 +134,7 @@ func (n *Nomad) Restart(ctx context.Context) error {
 }
 
 // Client is a client of this Nomad, whatever the environment says.
-func (n *Nomad) Client() *nomad.Client {
-	cl, err := nomad.NewClient(&nomad.Config{Address: "http://" + n.Addr})
-	if err != nil {
-		panic(err) // only a malformed address, which is ours
-	}
-	return cl
-}
+func (n *Nomad) Client() *nomad.Client { return n.api }
 
 // sweep removes what Nomad leaves behind on purpose for its next start: mounts
 // in its folder, and its bridge.

@@ -15,12 +15,14 @@ func TestTwoUsers(t *testing.T) {
 	users := []string{"heidi", "ivan"}
 	var wg sync.WaitGroup
 	for _, u := range users {
-		wg.Go(func() { s.post(t, s.dev, u, "/api/chat", fmt.Sprintf(`{"message":"the secret of %s"}`, u), "application/json").Body.Close() })
+		wg.Go(func() {
+			s.post(t, s.dev, u, "/api/chat", fmt.Sprintf(`{"message":"the secret of %s"}`, u), "application/json").Body.Close()
+		})
 	}
 	wg.Wait()
 
-	inst := map[string]string{}  // user → generation
-	addr := map[string]string{}  // user → host:port
+	inst := map[string]string{}   // user → generation
+	addr := map[string]string{}   // user → host:port
 	spaces := map[string]string{} // network namespace → user
 	for _, u := range users {
 		i := s.waitPassing(t, u)

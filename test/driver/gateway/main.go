@@ -1,0 +1,54 @@
+// Command gateway stands in for OpenClaw where a test is about the driver: it
+// serves in milliseconds and does what it is asked.
+package main
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+)
+
+func main() {
+	state := os.Getenv("SANDBOX_STATE")
+	if code := os.Getenv("TEST_EXIT"); code != "" {
+		fmt.Fprintln(os.Stderr, "the gateway gives up: disk on fire")
+		time.Sleep(200 * time.Millisecond) // so that the log is collected
+		n, _ := strconv.Atoi(code)
+		os.Exit(n)
+	}
+	http.HandleFunc("/startupz", func(w http.ResponseWriter, r *http.Request) {
+		if os.Getenv("TEST_NEVER_READY") != "" {
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}
+		io.WriteString(w, `{"status":"started"}`)
+	})
+	http.HandleFunc("/write", func(w http.ResponseWriter, r *http.Request) {
+		if err := os.WriteFile(filepath.Join(state, r.FormValue("name")), []byte(r.FormValue("text")), 0o600); err != nil {
+			http.Error(w, err.Error(), 500)
+		}
+	})
+	http.HandleFunc("/read", func(w http.ResponseWriter, r *http.Request) { http.ServeFile(w, r, r.FormValue("path")) })
+	http.HandleFunc("/env", func(w http.ResponseWriter, r *http.Request) {
+		for _, kv := range os.Environ() {
+			fmt.Fprintln(w, kv)
+		}
+	})
+	http.HandleFunc("/pid", func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, os.Getpid(), " ", os.Getuid()) })
+	http.HandleFunc("/exit", func(w http.ResponseWriter, r *http.Request) { os.Exit(7) })
+	http.HandleFunc("/connect", func(w http.ResponseWriter, r *http.Request) {
+		c, err := net.DialTimeout("tcp", r.FormValue("to"), time.Second)
+		if err != nil {
+			fmt.Fprint(w, "closed")
+			return
+		}
+		c.Close()
+		fmt.Fprint(w, "open")
+	})
+	fmt.Fprintln(os.Stderr, http.ListenAndServe(":"+os.Getenv("NOMAD_PORT_gateway"), nil))
+	os.Exit(1)
+}
