@@ -26,8 +26,8 @@ func frozen(z freezer, f func() error) (time.Duration, error) {
 	return time.Since(begin), err
 }
 
-// still is the freezer of a task that has no process any more.
-type still struct{}
+// gone is the freezer of a task that has no process any more.
+type gone struct{}
 
-func (still) freeze() error { return nil }
-func (still) thaw() error   { return nil }
+func (gone) freeze() error { return nil }
+func (gone) thaw() error   { return nil }

@@ -4,6 +4,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"syscall"
 	"unicode"
 
 	"github.com/hashicorp/nomad/plugins/drivers"
@@ -32,15 +33,16 @@ func lastLogLines(cfg *drivers.TaskConfig) string {
 }
 
 func tail(dir *os.Root, name string) string {
-	info, err := dir.Lstat(name)
-	if err != nil || !info.Mode().IsRegular() {
-		return ""
-	}
-	f, err := dir.Open(name)
+	// A FIFO that the sandbox put there must not be waited for.
+	f, err := dir.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK|syscall.O_NOFOLLOW, 0)
 	if err != nil {
 		return ""
 	}
 	defer f.Close()
+	info, err := f.Stat()
+	if err != nil || !info.Mode().IsRegular() {
+		return ""
+	}
 	if _, err := f.Seek(max(0, info.Size()-logTail), io.SeekStart); err != nil {
 		return ""
 	}

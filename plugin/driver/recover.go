@@ -61,7 +61,7 @@ func (d *Driver) RecoverTask(handle *drivers.TaskHandle) error {
 		return fmt.Errorf("recover %s: %w", cfg.ID, err)
 	}
 	if err := t.findFreezer(); err != nil {
-		t.freezer = still{} // the process ended meanwhile
+		t.freezer = gone{} // the process ended meanwhile
 	}
 	// A save that the old plugin was in may have left the process frozen.
 	if err := t.freezer.thaw(); err != nil {

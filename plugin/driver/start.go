@@ -51,6 +51,9 @@ func (d *Driver) start(cfg *drivers.TaskConfig) (_ *drivers.TaskHandle, _ *drive
 	if t.uid, t.gid, err = owner(cfg.User); err != nil {
 		return nil, nil, configFailure(err)
 	}
+	if t.uid == 0 && d.runtime.Name() == "image" {
+		return nil, nil, configFailure(errors.New("user: a sandbox may not run as root"))
+	}
 	defer func() {
 		if err != nil {
 			t.giveUp()

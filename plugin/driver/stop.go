@@ -25,7 +25,10 @@ func (d *Driver) StopTask(id string, timeout time.Duration, signal string) error
 		signal = stopSignal
 	}
 	// A frozen process would take no signal.
-	if err := t.freezer.thaw(); err != nil {
+	t.still.Lock()
+	err = t.freezer.thaw()
+	t.still.Unlock()
+	if err != nil {
 		d.log.Warn("thaw before a stop", "alloc", t.cfg.AllocID, "error", err)
 	}
 	if err := d.inner().StopTask(id, timeout, signal); err != nil {

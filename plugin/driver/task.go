@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/nomad/plugins/drivers"
@@ -30,15 +31,20 @@ type task struct {
 	memento snapshot.Memento
 	freezer freezer
 
+	// still is held while the process is frozen, and by who lets it go on.
+	still sync.Mutex
+
 	exited chan struct{} // closed when the process has ended
 	result *drivers.ExitResult
 	done   chan struct{} // closed when the final save is over too
 	kept   string        // where the state is kept, if it could not be saved
 }
 
-// layout is where a task's folders are.
+// layout is where a task's folders are. The run's folder is named after the
+// allocation, since Nomad's executor names the cgroup after the last two parts
+// of the folder that it is given.
 func (d *Driver) layout(cfg *drivers.TaskConfig) runtime.Dirs {
-	run := filepath.Join(d.runsDir(), cfg.AllocID, cfg.Name)
+	run := filepath.Join(d.runsDir(), cfg.Name, cfg.AllocID)
 	return runtime.Dirs{Run: run, State: filepath.Join(run, ".state")}
 }
 
@@ -114,7 +120,11 @@ func (t *task) fenced() {
 		Message: "Stopped: a newer sandbox of this user has taken over the state"})
 	if err := t.d.inner().StopTask(t.cfg.ID, 0, ""); err != nil {
 		t.d.log.Error("stop a fenced task", "alloc", t.cfg.AllocID, "error", err)
+		return // the next tick tries again
 	}
+	<-t.exited
+	// As a success, or Nomad would start it again, and fence the newer run in turn.
+	t.result = &drivers.ExitResult{}
 }
 
 // save takes one snapshot.
@@ -130,10 +140,12 @@ func (t *task) save(final bool) error {
 	}
 	defer dir.Close()
 	var c *snapshot.Capture
+	t.still.Lock()
 	pause, err := frozen(t.freezer, func() error {
 		c, err = t.run.Capture(ctx, dir, t.stagingDir())
 		return err
 	})
+	t.still.Unlock()
 	if err != nil {
 		if c != nil {
 			err = errors.Join(err, c.Discard())
@@ -171,7 +183,7 @@ const (
 // finish is the last save, after the process has ended. A state that can not be
 // saved is kept on the node.
 func (t *task) finish() {
-	t.freezer = still{}
+	t.freezer = gone{}
 	var err error
 	for try := range finalTries {
 		if try > 0 {
@@ -210,9 +222,5 @@ func (t *task) remove() error {
 			return err
 		}
 	}
-	if err := os.RemoveAll(t.dirs.Run); err != nil {
-		return err
-	}
-	os.Remove(filepath.Dir(t.dirs.Run)) // the allocation's own folder, when this was its last task
-	return nil
+	return os.RemoveAll(t.dirs.Run)
 }

@@ -51,13 +51,9 @@ func (r *image) Configure(agent *base.AgentConfig) error {
 	return configure(r.inner, &exec.Config{
 		DefaultModePID: executor.IsolationModePrivate,
 		DefaultModeIPC: executor.IsolationModePrivate,
-		AllowCaps:      capabilities,
+		AllowCaps:      []string{"all"}, // what the node allows; each task drops all
 	}, agent)
 }
-
-// capabilities are what a sandbox's root may have at most: Nomad's own default
-// set less raw sockets, device nodes and audit, which nothing in here needs.
-var capabilities = []string{"chown", "dac_override", "fowner", "fsetid", "kill", "net_bind_service", "setfcap", "setgid", "setpcap", "setuid", "sys_chroot"}
 
 // Capabilities are exec's, with a file system that Nomad is not to build.
 func (r *image) Capabilities() (*drivers.Capabilities, error) {
@@ -112,7 +108,9 @@ func (r *image) Prepare(cfg *drivers.TaskConfig, s Spec, d Dirs) (*drivers.TaskC
 		&drivers.MountConfig{HostPath: dirs.SecretsDir, TaskPath: "/secrets"},
 		&drivers.MountConfig{HostPath: d.State, TaskPath: s.StatePath},
 	)
-	if err := in.EncodeConcreteDriverConfig(&exec.TaskConfig{Command: s.Command, Args: s.Args}); err != nil {
+	// The exec driver makes capabilities ambient, so that even nobody would have
+	// them: a sandbox has none.
+	if err := in.EncodeConcreteDriverConfig(&exec.TaskConfig{Command: s.Command, Args: s.Args, CapDrop: []string{"all"}}); err != nil {
 		return nil, fmt.Errorf("encode the task for exec: %w", err)
 	}
 	return in, nil

@@ -124,6 +124,14 @@ func TestIsolation(t *testing.T) {
 			t.Errorf("the environment lacks %s", kv)
 		}
 	}
+	if status := s.ask(t, allocs[0], "/read?path=/proc/self/status"); line(status, "CapEff:") != "CapEff:\t0000000000000000" || line(status, "CapAmb:") != "CapAmb:\t0000000000000000" {
+		t.Errorf("the sandbox has capabilities: %s %s", line(status, "CapEff:"), line(status, "CapAmb:"))
+	}
+	for _, p := range []string{"/proc/1/root/etc/shadow", "/etc/shadow", filepath.Join(s.dir, "nomad", "nomad.hcl")} {
+		if resp, err := httpGet("http://" + s.addr(t, allocs[0]) + "/read?path=" + p); err != nil || resp.StatusCode == 200 {
+			t.Errorf("%s can be read from inside: %v %v", p, resp, err)
+		}
+	}
 	if pid := s.ask(t, allocs[0], "/pid"); pid != "1 65534" && !strings.HasSuffix(pid, " 65534") {
 		t.Errorf("pid and uid are %s, want a pid of its own namespace and nobody", pid)
 	}
@@ -140,7 +148,7 @@ func TestIsolation(t *testing.T) {
 		t.Errorf("the probe itself does not work: its own port is %s", got)
 	}
 	// The state of others lies on the node, closed to the sandbox's user.
-	other := filepath.Join(s.dir, "sandboxes", "run", allocs[1].ID, "gateway", ".state")
+	other := filepath.Join(s.dir, "sandboxes", "run", "gateway", allocs[1].ID, ".state")
 	if resp, err := httpGet("http://" + s.addr(t, allocs[0]) + "/read?path=" + other); err != nil || resp.StatusCode == 200 {
 		t.Errorf("another user's state can be read from inside: %v %v", resp, err)
 	}
@@ -244,7 +252,7 @@ func TestFailures(t *testing.T) {
 	t.Run("nothing is left", func(t *testing.T) {
 		s.stopAll(t)
 		wait(t, "empty run folder", func() bool {
-			left, _ := filepath.Glob(filepath.Join(s.dir, "sandboxes", "run", "*"))
+			left, _ := filepath.Glob(filepath.Join(s.dir, "sandboxes", "run", "*", "*"))
 			return len(left) == 0
 		}, func() string {
 			out, _ := exec.Command("find", filepath.Join(s.dir, "sandboxes"), "-maxdepth", "3").Output()
@@ -279,10 +287,11 @@ func TestExecSignalAndStats(t *testing.T) {
 		t.Errorf("signal: %v", err)
 	}
 	s.alloc(t, a.JobID, "end by the signal", ended)
-	st, err := s.nomad.Client().Allocations().Stats(s.alloc(t, s.run(t, "bob", nil), "sandbox", running), nil)
-	if err != nil || st.Tasks["gateway"] == nil {
-		t.Errorf("stats: %+v %v", st, err)
-	}
+	b := s.alloc(t, s.run(t, "bob", nil), "sandbox", running)
+	wait(t, "memory in the stats", func() bool {
+		st, err := s.nomad.Client().Allocations().Stats(b, nil)
+		return err == nil && st.Tasks["gateway"] != nil && st.Tasks["gateway"].ResourceUsage.MemoryStats.RSS > 0
+	}, func() string { return "" })
 }
 
 func flip(t *testing.T, file string) {

@@ -8,8 +8,10 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"strconv"
+	"syscall"
 	"time"
 )
 
@@ -21,6 +23,15 @@ func main() {
 		n, _ := strconv.Atoi(code)
 		os.Exit(n)
 	}
+	// As process 1 of its namespace it gets only the signals that it handles.
+	asked := make(chan os.Signal, 1)
+	signal.Notify(asked, syscall.SIGUSR1, syscall.SIGTERM)
+	go func() {
+		if <-asked == syscall.SIGTERM {
+			os.Exit(0)
+		}
+		os.Exit(9)
+	}()
 	http.HandleFunc("/startupz", func(w http.ResponseWriter, r *http.Request) {
 		if os.Getenv("TEST_NEVER_READY") != "" {
 			w.WriteHeader(http.StatusServiceUnavailable)
@@ -32,7 +43,14 @@ func main() {
 			http.Error(w, err.Error(), 500)
 		}
 	})
-	http.HandleFunc("/read", func(w http.ResponseWriter, r *http.Request) { http.ServeFile(w, r, r.FormValue("path")) })
+	http.HandleFunc("/read", func(w http.ResponseWriter, r *http.Request) {
+		b, err := os.ReadFile(r.FormValue("path"))
+		if err != nil {
+			http.Error(w, err.Error(), 500)
+			return
+		}
+		w.Write(b)
+	})
 	http.HandleFunc("/env", func(w http.ResponseWriter, r *http.Request) {
 		for _, kv := range os.Environ() {
 			fmt.Fprintln(w, kv)

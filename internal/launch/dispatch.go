@@ -1,0 +1,149 @@
+package launch
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	consul "github.com/hashicorp/consul/api"
+	nomad "github.com/hashicorp/nomad/api"
+
+	"openclaw-sandbox/internal/sandbox"
+)
+
+// LockPrefix is where the locks of starts lie in Consul's KV.
+const LockPrefix = "openclaw/start/"
+
+// dispatchOnce returns the id of the user's one live child job, and dispatches
+// it if there is none.
+func (l *Launcher) dispatchOnce(ctx context.Context, u sandbox.User) (string, error) {
+	unlock := l.lock(ctx, u)
+	defer unlock()
+	live, last, err := l.children(ctx, u)
+	if err != nil {
+		return "", err
+	}
+	if len(live) > 0 {
+		l.log.Info("following a start that is under way", "user", u, "job", live[0].ID)
+		return live[0].ID, nil
+	}
+	// A dead child keeps its token until it is collected, so the token must
+	// differ after each run; and two routers that see the same past must make the
+	// same one.
+	write := (&nomad.WriteOptions{Namespace: l.config.Namespace, IdempotencyToken: fmt.Sprintf("openclaw:%s:%s", u, last)}).WithContext(ctx)
+	meta := map[string]string{"user": string(u), "generation": last}
+	resp, _, err := l.nomad.Jobs().Dispatch(l.config.Job, meta, nil, "", write)
+	if err != nil {
+		if strings.Contains(err.Error(), "not found") {
+			return "", &sandbox.Failure{Reason: sandbox.ReasonConfig, Err: err,
+				Message: fmt.Sprintf("Nomad has no job %q; the operator registers it with `nomad job run jobs/openclaw.nomad.hcl`.", l.config.Job)}
+		}
+		return "", fmt.Errorf("dispatch: %w", err)
+	}
+	l.log.Info("dispatched", "user", u, "job", resp.DispatchedJobID)
+	return l.keepOldest(ctx, u, resp.DispatchedJobID)
+}
+
+// lock takes the user's lock, so that only one router looks and dispatches at a
+// time. Without Consul it goes on: the token and the second look still hold.
+func (l *Launcher) lock(ctx context.Context, u sandbox.User) (unlock func()) {
+	none := func() {}
+	lock, err := l.consul.LockOpts(&consul.LockOptions{
+		Key:          LockPrefix + string(u),
+		SessionName:  "openclaw start",
+		SessionTTL:   "15s",
+		LockWaitTime: l.config.LockWait, LockTryOnce: true,
+		// The default would keep the lock closed for 15 s after a router's crash.
+		LockDelay: time.Millisecond,
+	})
+	if err != nil {
+		l.log.Warn("no lock for a start", "user", u, "error", err)
+		return none
+	}
+	lost, err := lock.Lock(ctx.Done())
+	if err != nil || lost == nil {
+		l.log.Warn("no lock for a start", "user", u, "error", err)
+		return none
+	}
+	return func() {
+		if err := lock.Unlock(); err != nil {
+			l.log.Warn("release the lock of a start", "user", u, "error", err)
+		}
+		// The key must not stay behind for every user that there ever was.
+		if err := lock.Destroy(); err != nil && err != consul.ErrLockInUse {
+			l.log.Debug("remove the lock of a start", "user", u, "error", err)
+		}
+	}
+}
+
+// children are the user's live child jobs, oldest first, and the id of the
+// newest dead one ("" if none).
+func (l *Launcher) children(ctx context.Context, u sandbox.User) (live []*nomad.JobListStub, last string, err error) {
+	q := (&nomad.QueryOptions{Namespace: l.config.Namespace, Prefix: l.config.Job + "/dispatch-",
+		// The server filters; see TestChildrenFilter for what it honours.
+		Filter: fmt.Sprintf(`Meta.user == %q`, string(u))}).WithContext(ctx)
+	jobs, _, err := l.nomad.Jobs().ListOptions(&nomad.JobListOptions{Fields: &nomad.JobListFields{Meta: true}}, q)
+	if err != nil {
+		return nil, "", fmt.Errorf("list the user's jobs: %w", err)
+	}
+	slices.SortFunc(jobs, func(a, b *nomad.JobListStub) int {
+		if a.CreateIndex != b.CreateIndex {
+			return int(a.CreateIndex) - int(b.CreateIndex)
+		}
+		return strings.Compare(a.ID, b.ID)
+	})
+	for _, j := range jobs {
+		switch {
+		case j.ParentID != l.config.Job || j.Meta["user"] != string(u):
+		case j.Stop || j.Status == "dead":
+			last = j.ID
+		default:
+			live = append(live, j)
+		}
+	}
+	return live, last, nil
+}
+
+// keepOldest stops all live children of the user but the oldest: servers before
+// Nomad 1.11 can dispatch twice with one token.
+func (l *Launcher) keepOldest(ctx context.Context, u sandbox.User, dispatched string) (string, error) {
+	live, _, err := l.children(ctx, u)
+	if err != nil {
+		return "", err
+	}
+	if len(live) == 0 {
+		return dispatched, nil // it may have failed already
+	}
+	for _, extra := range live[1:] {
+		l.log.Warn("stopping a second start", "user", u, "job", extra.ID)
+		if err := l.deregister(ctx, extra.ID); err != nil {
+			return "", err
+		}
+	}
+	return live[0].ID, nil
+}
+
+func (l *Launcher) deregister(ctx context.Context, job string) error {
+	w := (&nomad.WriteOptions{Namespace: l.config.Namespace}).WithContext(ctx)
+	if _, _, err := l.nomad.Jobs().Deregister(job, false, w); err != nil {
+		return fmt.Errorf("stop job %s: %w", job, err)
+	}
+	return nil
+}
+
+// Stop ends the user's sandbox; its state is saved. It returns the number of
+// jobs that were stopped.
+func (l *Launcher) Stop(ctx context.Context, u sandbox.User) (int, error) {
+	live, _, err := l.children(ctx, u)
+	if err != nil {
+		return 0, err
+	}
+	for n, j := range live {
+		if err := l.deregister(ctx, j.ID); err != nil {
+			return n, err
+		}
+	}
+	return len(live), nil
+}

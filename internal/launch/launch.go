@@ -1,0 +1,177 @@
+// Package launch starts a user's sandbox, exactly once, however many requests
+// and routers ask. In this process one Flight per user; across processes, in
+// this order: a Consul lock per user, a look at the user's live children of the
+// parameterized Nomad job (one that lives is followed, also one that was
+// dispatched by hand), a dispatch with an idempotency token made of the user and
+// the last dead child, and a second look that keeps the oldest live child.
+// Without Consul the last three still hold.
+package launch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	consul "github.com/hashicorp/consul/api"
+	nomad "github.com/hashicorp/nomad/api"
+
+	"openclaw-sandbox/internal/catalog"
+	"openclaw-sandbox/internal/sandbox"
+)
+
+// Config are the settings of starts.
+type Config struct {
+	// Job is the parameterized job, and Namespace its Nomad namespace ("" for default).
+	Job, Namespace string
+	// StartTimeout bounds a start, from the first request to the gateway in the catalog.
+	StartTimeout time.Duration
+	// CapacityWait is how long a start may wait for a node with room. Then it is
+	// withdrawn, so that nothing starts later by surprise.
+	CapacityWait time.Duration
+	// LockWait bounds the wait for the lock of another router's dispatch.
+	LockWait time.Duration
+	// RetryAfter is how long a failure that a retry can not mend is remembered.
+	RetryAfter time.Duration
+}
+
+// DefaultConfig are the settings that a deployment rarely changes.
+func DefaultConfig() Config {
+	return Config{Job: "openclaw", StartTimeout: 3 * time.Minute, CapacityWait: 10 * time.Second, LockWait: 15 * time.Second, RetryAfter: time.Minute}
+}
+
+// Locator is where a started gateway turns up.
+type Locator interface {
+	Lookup(u sandbox.User) (catalog.Instance, bool)
+	// Wait blocks until the user has a gateway for which ok holds, or returns ctx's error.
+	Wait(ctx context.Context, u sandbox.User, ok func(catalog.Instance) bool) (catalog.Instance, error)
+	// Refresh asks the source of truth once, now.
+	Refresh(ctx context.Context) error
+}
+
+// Launcher starts sandboxes. Its flights end when the context of New does.
+type Launcher struct {
+	ctx     context.Context
+	config  Config
+	nomad   *nomad.Client
+	consul  *consul.Client
+	locator Locator
+	log     *slog.Logger
+	observe func(outcome string, took time.Duration)
+
+	wg      sync.WaitGroup
+	mu      sync.Mutex // guards what follows; never held while anything waits
+	flights map[sandbox.User]*Flight
+	failed  map[sandbox.User]failed
+}
+
+// failed is a failure that a retry can not mend.
+type failed struct {
+	flight *Flight
+	until  time.Time
+}
+
+// New returns a launcher; ctx ends all its flights. observe is told of each
+// flight's end ("ready", or the reason of the failure); it may be nil.
+func New(ctx context.Context, c Config, nc *nomad.Client, cc *consul.Client, l Locator, log *slog.Logger, observe func(string, time.Duration)) *Launcher {
+	if observe == nil {
+		observe = func(string, time.Duration) {}
+	}
+	return &Launcher{ctx: ctx, config: c, nomad: nc, consul: cc, locator: l, log: log, observe: observe,
+		flights: map[sandbox.User]*Flight{}, failed: map[sandbox.User]failed{}}
+}
+
+// Wait blocks until every flight has ended; call it after New's context has.
+func (l *Launcher) Wait() { l.wg.Wait() }
+
+// Flight is the user's flight, if one is in the air or has just failed for good.
+func (l *Launcher) Flight(u sandbox.User) (*Flight, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if f, ok := l.flights[u]; ok {
+		return f, true
+	}
+	if was, ok := l.failed[u]; ok && time.Now().Before(was.until) {
+		return was.flight, true
+	}
+	return nil, false
+}
+
+// Wake joins the user's flight, and begins one if there is none. After a failure
+// that a retry can not mend it returns the failed flight for a while, unless
+// retry says that a person asks again.
+func (l *Launcher) Wake(u sandbox.User, retry bool) *Flight {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if f, ok := l.flights[u]; ok {
+		return f
+	}
+	if was, ok := l.failed[u]; ok && !retry && time.Now().Before(was.until) {
+		return was.flight
+	}
+	delete(l.failed, u)
+	f := newFlight(u)
+	l.flights[u] = f
+	l.wg.Go(func() { l.fly(f) })
+	return f
+}
+
+func (l *Launcher) fly(f *Flight) {
+	begin := time.Now()
+	ctx, cancel := context.WithTimeout(l.ctx, l.config.StartTimeout)
+	defer cancel()
+	instance, err := l.start(ctx, f)
+	outcome := "ready"
+	var failure *sandbox.Failure
+	if err != nil {
+		failure = l.explain(ctx, err)
+		outcome = string(failure.Reason)
+	}
+	l.mu.Lock()
+	delete(l.flights, f.User)
+	if failure != nil && failure.Reason.Permanent() {
+		l.failed[f.User] = failed{f, time.Now().Add(l.config.RetryAfter)}
+	}
+	l.mu.Unlock()
+	took := time.Since(begin)
+	l.observe(outcome, took)
+	if failure != nil {
+		l.log.Warn("a start failed", "user", f.User, "reason", failure.Reason, "after", took.Round(time.Millisecond), "error", err)
+		f.fail(failure)
+		return
+	}
+	l.log.Info("a sandbox is ready", "user", f.User, "generation", instance.Generation, "after", took.Round(time.Millisecond))
+	f.land(instance)
+}
+
+// explain gives an error of a start its class.
+func (l *Launcher) explain(ctx context.Context, err error) *sandbox.Failure {
+	var f *sandbox.Failure
+	switch {
+	case errors.As(err, &f):
+		return f
+	case l.ctx.Err() != nil:
+		return &sandbox.Failure{Reason: sandbox.ReasonInternal, Message: "The router is shutting down; try again.", Err: err}
+	case ctx.Err() != nil:
+		return &sandbox.Failure{Reason: sandbox.ReasonNotReady, Err: err,
+			Message: fmt.Sprintf("The sandbox was not ready within %s; it may still be starting, try again.", l.config.StartTimeout)}
+	}
+	return &sandbox.Failure{Reason: sandbox.ReasonInternal, Message: "Nomad does not answer, so nothing can be started now; try again in a moment.", Err: err}
+}
+
+// start brings the user's gateway into the catalog.
+func (l *Launcher) start(ctx context.Context, f *Flight) (catalog.Instance, error) {
+	// The catalog may be a moment behind: a gateway that Consul knows needs no start.
+	if err := l.locator.Refresh(ctx); err != nil {
+		l.log.Warn("start without Consul", "user", f.User, "error", err)
+	} else if i, ok := l.locator.Lookup(f.User); ok {
+		return i, nil
+	}
+	child, err := l.dispatchOnce(ctx, f.User)
+	if err != nil {
+		return catalog.Instance{}, err
+	}
+	return l.follow(ctx, f, child)
+}
