@@ -53,7 +53,7 @@ func StartNomad(ctx context.Context, o NomadOptions) (*Nomad, error) {
 	if o.Bridge == "" {
 		o.Bridge, o.BridgeSubnet = "nomad", "172.26.64.0/20"
 	}
-	if err := os.MkdirAll(o.Dir, 0o711); err != nil {
+	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("nomad: %w", err)
 	}
 	var text bytes.Buffer

@@ -174,7 +174,7 @@ func ofAllocation(a *nomad.AllocationListStub) sandbox.Progress {
 				failed = &q
 			case ok:
 				p, failed = q, nil // a later try
-			case e.FailsTask && failed == nil:
+			case failed == nil && (e.FailsTask || e.Type == nomad.TaskFailedValidation || e.Type == nomad.TaskSetupFailure || e.Type == nomad.TaskDriverFailure):
 				failed = &sandbox.Progress{Phase: sandbox.PhaseFailed, Reason: sandbox.ReasonInternal, Message: e.DisplayMessage}
 			}
 		}

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/hashicorp/nomad/helper/pluginutils/hclutils"
 	"github.com/hashicorp/nomad/plugins/drivers"
 	"github.com/hashicorp/nomad/plugins/shared/hclspec"
 
@@ -29,13 +30,13 @@ type TaskConfig struct {
 
 // ReadyConfig says when the task is ready.
 type ReadyConfig struct {
-	Path        string            `codec:"path"`
-	Headers     map[string]string `codec:"headers"`
-	Statuses    []int             `codec:"statuses"`
-	Contains    string            `codec:"contains"`
-	Interval    string            `codec:"interval"`
-	MaxInterval string            `codec:"max_interval"`
-	Timeout     string            `codec:"timeout"`
+	Path        string             `codec:"path"`
+	Headers     hclutils.MapStrStr `codec:"headers"` // Nomad hands a map over as a list of maps
+	Statuses    []int              `codec:"statuses"`
+	Contains    string             `codec:"contains"`
+	Interval    string             `codec:"interval"`
+	MaxInterval string             `codec:"max_interval"`
+	Timeout     string             `codec:"timeout"`
 }
 
 // TaskSnapshotConfig overrides the plugin's snapshot settings; empty keeps them.
@@ -50,9 +51,9 @@ var taskConfigSpec = hclspec.NewObject(map[string]*hclspec.Spec{
 	"args":       hclspec.NewAttr("args", "list(string)", false),
 	"state_path": attr("state_path", "string", `"/state"`),
 	"port":       attr("port", "string", `"gateway"`),
-	"ready": block("ready", `{ path = "/startupz", headers = {}, statuses = [200], contains = "", interval = "25ms", max_interval = "250ms", timeout = "120s" }`, map[string]*hclspec.Spec{
+	"ready": block("ready", `{ path = "/startupz", headers = [], statuses = [200], contains = "", interval = "25ms", max_interval = "250ms", timeout = "120s" }`, map[string]*hclspec.Spec{
 		"path":         attr("path", "string", `"/startupz"`),
-		"headers":      attr("headers", "map(string)", "{}"),
+		"headers":      attr("headers", "list(map(string))", "[]"),
 		"statuses":     attr("statuses", "list(number)", "[200]"),
 		"contains":     attr("contains", "string", `""`),
 		"interval":     attr("interval", "string", `"25ms"`),

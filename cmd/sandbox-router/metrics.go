@@ -1,0 +1,75 @@
+package main
+
+import (
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"openclaw-sandbox/internal/catalog"
+	"openclaw-sandbox/internal/drain"
+)
+
+// metrics have bounded labels only: never a user.
+type metrics struct {
+	registry *prometheus.Registry
+	requests *prometheus.CounterVec
+	wakes    *prometheus.HistogramVec
+}
+
+func newMetrics() *metrics {
+	m := &metrics{
+		registry: prometheus.NewRegistry(),
+		requests: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "sandbox_router_requests_total",
+			Help: "Requests, by class of the answer's status; 1xx is an upgrade."}, []string{"class"}),
+		wakes: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "sandbox_router_wake_seconds",
+			Help: "Starts, from the first request to the gateway in the catalog, by outcome.", Buckets: []float64{.5, 1, 2, 4, 6, 8, 10, 15, 20, 30, 60, 120, 240}}, []string{"outcome"}),
+	}
+	m.registry.MustRegister(m.requests, m.wakes, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return m
+}
+
+// watch adds what is read at each scrape.
+func (m *metrics) watch(c *catalog.Catalog, d *drain.Drain) {
+	gauge := func(name, help string, value func() float64) {
+		m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, value))
+	}
+	gauge("sandbox_router_catalog_users", "Users with a running gateway.", func() float64 { return float64(c.Len()) })
+	gauge("sandbox_router_catalog_age_seconds", "Since Consul last answered; a quiet cluster answers every five minutes.", func() float64 { return c.Age().Seconds() })
+	gauge("sandbox_router_websockets", "Open upgraded connections.", func() float64 { return float64(d.Open()) })
+}
+
+func (m *metrics) wake(outcome string, took time.Duration) {
+	m.wakes.WithLabelValues(outcome).Observe(took.Seconds())
+}
+
+func (m *metrics) handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("/metrics", promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{}))
+	return mux
+}
+
+// count counts answers by class.
+func (m *metrics) count(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s := &statusWriter{ResponseWriter: w, status: http.StatusOK}
+		defer func() { m.requests.WithLabelValues(strconv.Itoa(s.status/100) + "xx").Inc() }()
+		next.ServeHTTP(s, r)
+	})
+}
+
+type statusWriter struct {
+	http.ResponseWriter
+	status int
+}
+
+func (s *statusWriter) WriteHeader(code int) {
+	s.status = code
+	s.ResponseWriter.WriteHeader(code)
+}
+
+// Unwrap lets http.ResponseController reach the real writer, to flush and hijack.
+func (s *statusWriter) Unwrap() http.ResponseWriter { return s.ResponseWriter }

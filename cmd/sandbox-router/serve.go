@@ -1,0 +1,132 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	consul "github.com/hashicorp/consul/api"
+	nomad "github.com/hashicorp/nomad/api"
+	"golang.org/x/sync/errgroup"
+
+	"openclaw-sandbox/internal/catalog"
+	"openclaw-sandbox/internal/config"
+	"openclaw-sandbox/internal/drain"
+	"openclaw-sandbox/internal/identity"
+	"openclaw-sandbox/internal/launch"
+	"openclaw-sandbox/internal/proxy"
+	"openclaw-sandbox/internal/router"
+	"openclaw-sandbox/internal/sandbox"
+)
+
+// Limits of a client's request head, before anything is known of it.
+const (
+	headTimeout = 10 * time.Second
+	idleTimeout = 2 * time.Minute
+	maxHead     = 64 << 10
+)
+
+// serve wires the parts and runs until ctx ends, then drains.
+func serve(ctx context.Context, c config.Config, logTo io.Writer) error {
+	log := slog.New(slog.NewJSONHandler(logTo, nil))
+	nc, cc, err := clients(c)
+	if err != nil {
+		return err
+	}
+	m := newMetrics()
+
+	watch := catalog.DefaultConfig()
+	watch.Service, watch.Shards = c.Service, c.Shards
+	cat, err := catalog.New(watch, cc, log)
+	if err != nil {
+		return err
+	}
+	// The parts outlive ctx: while requests drain, they still need them.
+	life, end := context.WithCancel(context.WithoutCancel(ctx))
+	defer end()
+	starts := launch.DefaultConfig()
+	starts.Job, starts.Namespace = c.Job, c.Namespace
+	starts.StartTimeout, starts.CapacityWait, starts.RetryAfter = c.StartTimeout, c.CapacityWait, c.RetryAfter
+	launcher := launch.New(life, starts, nc, cc, cat, log, m.wake)
+
+	draining := drain.New()
+	rt := router.New(router.Config{Domain: c.Domain, HoldTimeout: c.HoldTimeout}, methods(c), cat, launcher, draining.Draining, log)
+	px := proxy.New(proxy.Config{DialTimeout: c.DialTimeout, IdleTimeout: c.IdleTimeout, ForwardedClient: c.ForwardedClient, Scheme: c.Scheme},
+		func(t proxy.Target) { cat.Evict(sandbox.User(t.User), t.Generation) }, rt.GatewayDown, log)
+	rt.Use(px)
+	m.watch(cat, draining)
+
+	srv := &http.Server{Handler: draining.Handler(m.count(rt)), ReadHeaderTimeout: headTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHead,
+		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug)}
+	listener, err := net.Listen("tcp", c.Listen)
+	if err != nil {
+		return fmt.Errorf("listen: %w; another process may use the port", err)
+	}
+	metricsSrv := &http.Server{Handler: m.handler(), ReadHeaderTimeout: headTimeout}
+	var g errgroup.Group
+	g.Go(func() error { return ignore(cat.Run(life), context.Canceled) })
+	g.Go(func() error { return ignore(srv.Serve(listener), http.ErrServerClosed) })
+	if c.MetricsListen != "" {
+		ml, err := net.Listen("tcp", c.MetricsListen)
+		if err != nil {
+			return errors.Join(fmt.Errorf("metrics_listen: %w; another process may use the port", err), srv.Close())
+		}
+		g.Go(func() error { return ignore(metricsSrv.Serve(ml), http.ErrServerClosed) })
+	}
+	log.Info("serving", "version", version, "listen", listener.Addr().String(), "domain", c.Domain)
+
+	<-ctx.Done()
+	log.Info("draining", "delay", c.DrainDelay, "timeout", c.DrainTimeout, "websockets", draining.Open())
+	err = draining.Run(srv, c.DrainDelay, c.DrainTimeout)
+	end()
+	launcher.Wait()
+	px.Close()
+	err = errors.Join(err, metricsSrv.Close(), g.Wait())
+	log.Info("ended")
+	return err
+}
+
+func ignore(err, expected error) error {
+	if errors.Is(err, expected) {
+		return nil
+	}
+	return err
+}
+
+// clients makes the API clients: the environment first, the config over it.
+func clients(c config.Config) (*nomad.Client, *consul.Client, error) {
+	nconf := nomad.DefaultConfig()
+	if c.NomadAddress != "" {
+		nconf.Address = c.NomadAddress
+	}
+	nc, err := nomad.NewClient(nconf)
+	if err != nil {
+		return nil, nil, fmt.Errorf("nomad.address: %w", err)
+	}
+	cconf := consul.DefaultConfig()
+	if c.ConsulAddress != "" {
+		cconf.Address = c.ConsulAddress
+	}
+	cc, err := consul.NewClient(cconf)
+	if err != nil {
+		return nil, nil, fmt.Errorf("consul.address: %w", err)
+	}
+	return nc, cc, nil
+}
+
+// methods are the ways to identify, a token before `dev`, which knows everybody.
+func methods(c config.Config) identity.Method {
+	var any identity.Any
+	if len(c.Tokens) > 0 {
+		any = append(any, c.Tokens)
+	}
+	if c.DevUser != "" {
+		any = append(any, identity.Dev{Self: c.DevUser})
+	}
+	return any
+}

@@ -1,0 +1,50 @@
+# The router's config, with every setting at its default unless it says "example".
+# Check a file without starting: sandbox-router -check-config -config FILE
+
+listen         = "127.0.0.1:8080" # HTTP listener
+metrics_listen = "127.0.0.1:9102" # Prometheus, at /metrics; "" for none
+
+domain = "localhost" # alice.<domain> is alice's sandbox
+scheme = "http"      # as browsers see it: "https" behind a proxy that ends TLS
+
+drain_delay   = "2s"  # after SIGTERM: readyz fails, requests are still taken
+drain_timeout = "20s" # then requests may end; after it WebSockets are closed with 1012
+
+# Who may enter; several blocks may stand side by side. Example:
+identity "token" {
+  # sha256: printf %s "$TOKEN" | sha256sum
+  token "alice" {
+    sha256 = "0000000000000000000000000000000000000000000000000000000000000000"
+    role   = "user" # their own sandbox; "admin": every sandbox
+  }
+}
+
+# Everybody is anybody, without login. Refused unless listen is on loopback.
+# identity "dev" {
+#   user = "me" # whose sandbox is meant where a URL names none
+# }
+
+consul {
+  address = ""                 # empty: CONSUL_HTTP_ADDR, or the agent on this node
+  service = "openclaw-gateway" # the name that gateways register under
+  shards  = 1                  # only 1 is served by this version
+}
+
+nomad {
+  address   = ""         # empty: NOMAD_ADDR, or the agent on this node; token by NOMAD_TOKEN
+  namespace = ""         # empty: default
+  job       = "openclaw" # the parameterized job
+}
+
+wake {
+  hold_timeout  = "2m"  # how long an API call or a WebSocket upgrade is held
+  start_timeout = "3m"  # of one start
+  capacity_wait = "10s" # for a node with room; then the start is withdrawn
+  retry_after   = "1m"  # how long a failure that needs an operator is remembered
+}
+
+upstream {
+  dial_timeout     = "5s"
+  idle_timeout     = "4s"        # shorter than the gateway's own 5 s
+  forwarded_client = "192.0.2.1" # stands for a client on loopback, which gateways refuse
+}

@@ -1,0 +1,269 @@
+// Package config reads the router's HCL file into typed settings.
+package config
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/gohcl"
+	"github.com/hashicorp/hcl/v2/hclparse"
+
+	"openclaw-sandbox/internal/identity"
+	"openclaw-sandbox/internal/sandbox"
+)
+
+// Config are the router's settings, with durations parsed and identities checked.
+type Config struct {
+	Listen        string // address of the HTTP listener
+	MetricsListen string // address of the metrics listener; empty for none
+	Domain        string // <user>.<domain> is the user's sandbox
+	Scheme        string // http or https, as browsers see it
+
+	DrainDelay   time.Duration // between failing readyz and closing the listener
+	DrainTimeout time.Duration // for requests to end; then WebSockets are closed
+
+	DevUser sandbox.User // of identity "dev"; empty when that is off
+	Tokens  identity.Tokens
+
+	ConsulAddress string // empty: the client library's environment
+	Service       string
+	Shards        int
+
+	NomadAddress, Namespace, Job string
+
+	HoldTimeout  time.Duration // how long an API call or an upgrade is held
+	StartTimeout time.Duration
+	CapacityWait time.Duration
+	RetryAfter   time.Duration // how long a permanent failure is remembered
+
+	DialTimeout     time.Duration
+	IdleTimeout     time.Duration // of pooled connections to a gateway; it closes its own after 5 s
+	ForwardedClient string        // stands for a client on loopback, which gateways refuse
+}
+
+// NewConfig returns every default.
+func NewConfig() Config {
+	return Config{
+		Listen: "127.0.0.1:8080", MetricsListen: "127.0.0.1:9102", Domain: "localhost", Scheme: "http",
+		DrainDelay: 2 * time.Second, DrainTimeout: 20 * time.Second,
+		Service: "openclaw-gateway", Shards: 1, Job: "openclaw",
+		HoldTimeout: 2 * time.Minute, StartTimeout: 3 * time.Minute, CapacityWait: 10 * time.Second, RetryAfter: time.Minute,
+		DialTimeout: 5 * time.Second, IdleTimeout: 4 * time.Second, ForwardedClient: "192.0.2.1",
+	}
+}
+
+// file is the HCL shape. Pointers tell an absent setting from an empty one.
+type file struct {
+	Listen        *string `hcl:"listen"`
+	MetricsListen *string `hcl:"metrics_listen"`
+	Domain        *string `hcl:"domain"`
+	Scheme        *string `hcl:"scheme"`
+	DrainDelay    *string `hcl:"drain_delay"`
+	DrainTimeout  *string `hcl:"drain_timeout"`
+
+	Identity []identityBlock `hcl:"identity,block"`
+	Consul   *consulBlock    `hcl:"consul,block"`
+	Nomad    *nomadBlock     `hcl:"nomad,block"`
+	Wake     *wakeBlock      `hcl:"wake,block"`
+	Upstream *upstreamBlock  `hcl:"upstream,block"`
+}
+
+type identityBlock struct {
+	Kind   string       `hcl:"kind,label"`
+	User   *string      `hcl:"user"`
+	Tokens []tokenBlock `hcl:"token,block"`
+	Body   hcl.Body     `hcl:",body"`
+}
+
+type tokenBlock struct {
+	User   string   `hcl:"user,label"`
+	SHA256 string   `hcl:"sha256"`
+	Role   *string  `hcl:"role"`
+	Body   hcl.Body `hcl:",body"`
+}
+
+type consulBlock struct {
+	Address *string `hcl:"address"`
+	Service *string `hcl:"service"`
+	Shards  *int    `hcl:"shards"`
+}
+
+type nomadBlock struct {
+	Address   *string `hcl:"address"`
+	Namespace *string `hcl:"namespace"`
+	Job       *string `hcl:"job"`
+}
+
+type wakeBlock struct {
+	HoldTimeout  *string `hcl:"hold_timeout"`
+	StartTimeout *string `hcl:"start_timeout"`
+	CapacityWait *string `hcl:"capacity_wait"`
+	RetryAfter   *string `hcl:"retry_after"`
+}
+
+type upstreamBlock struct {
+	DialTimeout     *string `hcl:"dial_timeout"`
+	IdleTimeout     *string `hcl:"idle_timeout"`
+	ForwardedClient *string `hcl:"forwarded_client"`
+}
+
+// Load reads and checks a file. Its error lists every problem with file and line.
+func Load(path string) (Config, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return Config{}, fmt.Errorf("read config: %w", err)
+	}
+	return Parse(text, path)
+}
+
+// Parse is Load for a text; name stands for the file in errors.
+func Parse(text []byte, name string) (Config, error) {
+	c := NewConfig()
+	parser := hclparse.NewParser()
+	parsed, diags := parser.ParseHCL(text, name)
+	if diags.HasErrors() {
+		return c, explain(parser, diags)
+	}
+	var f file
+	if diags := gohcl.DecodeBody(parsed.Body, nil, &f); diags.HasErrors() {
+		return c, explain(parser, diags)
+	}
+	diags = f.apply(&c)
+	if diags.HasErrors() {
+		return c, explain(parser, diags)
+	}
+	return c, nil
+}
+
+func explain(p *hclparse.Parser, diags hcl.Diagnostics) error {
+	var out strings.Builder
+	if err := hcl.NewDiagnosticTextWriter(&out, p.Files(), 0, false).WriteDiagnostics(diags); err != nil {
+		return diags
+	}
+	return fmt.Errorf("the config is not valid:\n%s", strings.TrimRight(out.String(), "\n"))
+}
+
+// apply puts what the file says over the defaults.
+func (f *file) apply(c *Config) hcl.Diagnostics {
+	var bad problems
+	set(&c.Listen, f.Listen)
+	set(&c.MetricsListen, f.MetricsListen)
+	set(&c.Domain, f.Domain)
+	set(&c.Scheme, f.Scheme)
+	bad.duration("drain_delay", &c.DrainDelay, f.DrainDelay)
+	bad.duration("drain_timeout", &c.DrainTimeout, f.DrainTimeout)
+	if b := f.Consul; b != nil {
+		set(&c.ConsulAddress, b.Address)
+		set(&c.Service, b.Service)
+		set(&c.Shards, b.Shards)
+	}
+	if b := f.Nomad; b != nil {
+		set(&c.NomadAddress, b.Address)
+		set(&c.Namespace, b.Namespace)
+		set(&c.Job, b.Job)
+	}
+	if b := f.Wake; b != nil {
+		bad.duration("wake.hold_timeout", &c.HoldTimeout, b.HoldTimeout)
+		bad.duration("wake.start_timeout", &c.StartTimeout, b.StartTimeout)
+		bad.duration("wake.capacity_wait", &c.CapacityWait, b.CapacityWait)
+		bad.duration("wake.retry_after", &c.RetryAfter, b.RetryAfter)
+	}
+	if b := f.Upstream; b != nil {
+		bad.duration("upstream.dial_timeout", &c.DialTimeout, b.DialTimeout)
+		bad.duration("upstream.idle_timeout", &c.IdleTimeout, b.IdleTimeout)
+		set(&c.ForwardedClient, b.ForwardedClient)
+	}
+	f.applyIdentity(c, &bad)
+	c.check(&bad)
+	return bad.diags
+}
+
+func (f *file) applyIdentity(c *Config, bad *problems) {
+	for _, b := range f.Identity {
+		switch b.Kind {
+		case "dev":
+			name := "me"
+			set(&name, b.User)
+			user, err := sandbox.ParseUser(name)
+			if err != nil {
+				bad.at(where(b.Body), "identity \"dev\": "+err.Error())
+			}
+			c.DevUser = user
+		case "token":
+			for _, t := range b.Tokens {
+				role := string(identity.RoleUser)
+				set(&role, t.Role)
+				tok, err := identity.ParseToken(t.SHA256, t.User, role)
+				if err != nil {
+					bad.at(where(t.Body), fmt.Sprintf("token %q: %v", t.User, err))
+				}
+				c.Tokens = append(c.Tokens, tok)
+			}
+		default:
+			bad.at(where(b.Body), fmt.Sprintf("identity %q is not one of dev, token", b.Kind))
+		}
+	}
+	if c.DevUser == "" && len(c.Tokens) == 0 {
+		bad.at(nil, "nobody could enter: add an identity block, for example identity \"token\" { token \"alice\" { sha256 = \"…\" } }")
+	}
+}
+
+func (c *Config) check(bad *problems) {
+	for name, addr := range map[string]string{"listen": c.Listen, "metrics_listen": c.MetricsListen} {
+		if _, _, err := net.SplitHostPort(addr); err != nil && (name == "listen" || addr != "") {
+			bad.at(nil, fmt.Sprintf("%s: want host:port, got %q", name, addr))
+		}
+	}
+	if host, _, err := net.SplitHostPort(c.Listen); err == nil && c.DevUser != "" {
+		if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
+			bad.at(nil, fmt.Sprintf("identity \"dev\" lets everybody be anybody, so listen must be on loopback, not %q", c.Listen))
+		}
+	}
+	if c.Domain == "" || strings.ContainsAny(c.Domain, "/:* ") || c.Domain != strings.ToLower(c.Domain) {
+		bad.at(nil, fmt.Sprintf("domain: want a lower-case host name without port, got %q", c.Domain))
+	}
+	if c.Scheme != "http" && c.Scheme != "https" {
+		bad.at(nil, fmt.Sprintf("scheme: want \"http\" or \"https\", got %q", c.Scheme))
+	}
+	if c.Shards != 1 {
+		bad.at(nil, fmt.Sprintf("consul.shards: only 1 is served by this version, got %d", c.Shards))
+	}
+	if ip := net.ParseIP(c.ForwardedClient); ip == nil || ip.IsLoopback() {
+		bad.at(nil, fmt.Sprintf("upstream.forwarded_client: want an address that is not loopback, got %q", c.ForwardedClient))
+	}
+}
+
+func set[T any](into, from *T) {
+	if from != nil {
+		*into = *from
+	}
+}
+
+// problems collects diagnostics.
+type problems struct{ diags hcl.Diagnostics }
+
+func (p *problems) at(where *hcl.Range, text string) {
+	p.diags = append(p.diags, &hcl.Diagnostic{Severity: hcl.DiagError, Summary: "Invalid setting", Detail: text, Subject: where})
+}
+
+func (p *problems) duration(name string, into *time.Duration, from *string) {
+	if from == nil {
+		return
+	}
+	d, err := time.ParseDuration(*from)
+	if err != nil || d < 0 {
+		p.at(nil, fmt.Sprintf("%s: want a duration like \"30s\", got %q", name, *from))
+		return
+	}
+	*into = d
+}
+
+// where is a block's place in the file.
+func where(b hcl.Body) *hcl.Range {
+	r := b.MissingItemRange()
+	return &r
+}

@@ -1,0 +1,113 @@
+// Package identity says who is asking. A method is `dev` (anybody is who they
+// say, for a loopback listener) or static tokens; others come beside them.
+package identity
+
+import (
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+
+	"openclaw-sandbox/internal/sandbox"
+)
+
+// ErrUnauthenticated is returned when a request bears no identity, or a wrong one.
+var ErrUnauthenticated = errors.New("no valid identity")
+
+// Role is what a caller may do.
+type Role string
+
+const (
+	RoleUser  Role = "user"  // their own sandbox
+	RoleAdmin Role = "admin" // every sandbox
+)
+
+// Caller is who is asking.
+type Caller struct {
+	User sandbox.User
+	Role Role
+	// Anyone is set by `dev`: the caller is whoever's sandbox is meant.
+	Anyone bool
+}
+
+// May reports whether the caller may use u's sandbox.
+func (c Caller) May(u sandbox.User) bool { return c.Anyone || c.Role == RoleAdmin || c.User == u }
+
+// Method finds the caller of a request. It returns ErrUnauthenticated if the
+// request bears no identity that the method knows. It removes from the request
+// what it has used, so that no credential travels on to a sandbox.
+type Method interface {
+	Identify(r *http.Request) (Caller, error)
+}
+
+// Dev lets everybody be anybody. The listener must be on loopback.
+type Dev struct{ Self sandbox.User }
+
+// Identify never fails.
+func (d Dev) Identify(*http.Request) (Caller, error) {
+	return Caller{User: d.Self, Role: RoleUser, Anyone: true}, nil
+}
+
+// Token is a static credential, known by its SHA-256 only.
+type Token struct {
+	Sum  [sha256.Size]byte
+	User sandbox.User
+	Role Role
+}
+
+// ParseToken checks a token's settings; sum is the SHA-256 of the token in hex.
+func ParseToken(sum, user, role string) (Token, error) {
+	t := Token{Role: Role(role)}
+	raw, err := hex.DecodeString(sum)
+	if err != nil || len(raw) != sha256.Size {
+		return t, errors.New("sha256: want 64 hex digits, as of `printf %s TOKEN | sha256sum`")
+	}
+	copy(t.Sum[:], raw)
+	if t.User, err = sandbox.ParseUser(user); err != nil {
+		return t, fmt.Errorf("user: %w", err)
+	}
+	if t.Role != RoleUser && t.Role != RoleAdmin {
+		return t, fmt.Errorf("role: want %q or %q, got %q", RoleUser, RoleAdmin, role)
+	}
+	return t, nil
+}
+
+// Tokens are static bearer tokens (RFC 6750).
+type Tokens []Token
+
+// Identify looks at Authorization: Bearer. Every token is compared, in constant
+// time, so that the time taken tells nothing.
+func (ts Tokens) Identify(r *http.Request) (Caller, error) {
+	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+	if !strings.EqualFold(scheme, "bearer") || token == "" {
+		return Caller{}, ErrUnauthenticated
+	}
+	sum := sha256.Sum256([]byte(strings.TrimSpace(token)))
+	found := -1
+	for i := range ts {
+		if subtle.ConstantTimeCompare(ts[i].Sum[:], sum[:]) == 1 {
+			found = i
+		}
+	}
+	if found < 0 {
+		return Caller{}, ErrUnauthenticated
+	}
+	r.Header.Del("Authorization")
+	return Caller{User: ts[found].User, Role: ts[found].Role}, nil
+}
+
+// Any tries methods in turn; the first that knows the caller decides.
+type Any []Method
+
+// Identify returns ErrUnauthenticated if no method knows the caller.
+func (a Any) Identify(r *http.Request) (Caller, error) {
+	for _, m := range a {
+		if c, err := m.Identify(r); err == nil {
+			return c, nil
+		}
+	}
+	return Caller{}, ErrUnauthenticated
+}

@@ -1,0 +1,183 @@
+// Package proxy carries HTTP and WebSocket to one gateway. Connections are
+// pooled per generation, so that a reused address and port never serves another
+// user's gateway.
+package proxy
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httputil"
+	"net/url"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// Config are the proxy's settings.
+type Config struct {
+	DialTimeout time.Duration
+	// IdleTimeout of a pooled connection; shorter than the gateway's own (5 s), or
+	// a request would now and then meet a connection that is just being closed.
+	IdleTimeout time.Duration
+	// ForwardedClient stands for a client on loopback: a gateway refuses a
+	// loopback client address from its proxy.
+	ForwardedClient string
+	// Scheme is what browsers see: http or https.
+	Scheme string
+}
+
+// Target is the gateway that a request is for.
+type Target struct {
+	User       string // whom the gateway is told that it serves
+	Generation string
+	Addr       string // host:port
+}
+
+// Unreachable is called when a gateway's host can not be reached at all, so
+// that its route can be dropped.
+type Unreachable func(Target)
+
+// Proxy forwards requests. It is safe for concurrent use.
+type Proxy struct {
+	config      Config
+	unreachable Unreachable
+	failed      func(http.ResponseWriter, *http.Request, error)
+	log         *slog.Logger
+	buffers     sync.Pool
+
+	mu    sync.Mutex // guards pools
+	pools map[string]*pool
+}
+
+// pool are the connections to one generation.
+type pool struct {
+	transport *http.Transport
+	used      time.Time
+}
+
+const (
+	bufferSize = 32 << 10
+	// maxIdle connections are kept per gateway.
+	maxIdle = 64
+	// poolLife is how long an unused pool is kept.
+	poolLife = time.Minute
+	// maxHead bounds the size of a gateway's response head.
+	maxHead = 256 << 10
+)
+
+// New returns a proxy. failed answers a request whose gateway can not be reached.
+func New(c Config, unreachable Unreachable, failed func(http.ResponseWriter, *http.Request, error), log *slog.Logger) *Proxy {
+	return &Proxy{config: c, unreachable: unreachable, failed: failed, log: log, pools: map[string]*pool{},
+		buffers: sync.Pool{New: func() any { b := make([]byte, bufferSize); return &b }}}
+}
+
+// Forward sends r to the target and its answer to w, streaming both ways. An
+// upgrade goes through; r's context ends the connection that it becomes.
+func (p *Proxy) Forward(w http.ResponseWriter, r *http.Request, t Target) {
+	rp := &httputil.ReverseProxy{
+		Transport:     p.transport(t),
+		FlushInterval: -1, // event streams pass as they come
+		BufferPool:    p,
+		ErrorLog:      slog.NewLogLogger(p.log.Handler(), slog.LevelDebug),
+		Rewrite: func(pr *httputil.ProxyRequest) {
+			pr.SetURL(&url.URL{Scheme: "http", Host: t.Addr})
+			pr.Out.Host = pr.In.Host // the gateway compares it with Origin
+			p.SetIdentity(pr.Out.Header, pr.In, t.User)
+		},
+		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
+			if r.Context().Err() != nil {
+				return // the client is gone
+			}
+			if hostUnreachable(err) {
+				p.unreachable(t)
+			}
+			p.log.Warn("a gateway does not answer", "user", t.User, "generation", t.Generation, "error", err)
+			p.failed(w, r, err)
+		},
+	}
+	rp.ServeHTTP(w, r)
+}
+
+// hostUnreachable tells a node that is away from a port that is closed: the
+// gateway may be restarting behind a closed port.
+func hostUnreachable(err error) bool {
+	var op *net.OpError
+	if !errors.As(err, &op) || op.Op != "dial" {
+		return false
+	}
+	return op.Timeout() || errors.Is(err, syscall.EHOSTUNREACH) || errors.Is(err, syscall.ENETUNREACH) || errors.Is(err, syscall.EHOSTDOWN)
+}
+
+// SetIdentity removes from h whatever could claim an identity, an origin or a
+// scope, and sets what the router vouches for. in is the request as it came.
+func (p *Proxy) SetIdentity(h http.Header, in *http.Request, user string) {
+	for name := range h {
+		lower := strings.ToLower(name)
+		if lower == "forwarded" || lower == "x-real-ip" || strings.HasPrefix(lower, "x-forwarded-") ||
+			strings.HasPrefix(lower, "x-openclaw-scopes") || strings.HasPrefix(lower, "tailscale-") {
+			delete(h, name)
+		}
+	}
+	h.Set("X-Forwarded-For", p.clientIP(in.RemoteAddr))
+	h.Set("X-Forwarded-Host", in.Host)
+	h.Set("X-Forwarded-Proto", p.config.Scheme)
+	h.Set("X-Forwarded-User", user)
+}
+
+func (p *Proxy) clientIP(remote string) string {
+	host, _, err := net.SplitHostPort(remote)
+	if ip := net.ParseIP(host); err != nil || ip == nil || ip.IsLoopback() {
+		return p.config.ForwardedClient
+	}
+	return host
+}
+
+// transport is the pool of t's generation. Pools that nobody used for a while go.
+func (p *Proxy) transport(t Target) *http.Transport {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := time.Now()
+	key := t.Generation + " " + t.Addr
+	if have, ok := p.pools[key]; ok {
+		have.used = now
+		return have.transport
+	}
+	for k, old := range p.pools {
+		if now.Sub(old.used) > poolLife {
+			old.transport.CloseIdleConnections()
+			delete(p.pools, k)
+		}
+	}
+	dialer := &net.Dialer{Timeout: p.config.DialTimeout, KeepAlive: 30 * time.Second}
+	made := &pool{used: now, transport: &http.Transport{
+		DialContext: dialer.DialContext, MaxIdleConns: maxIdle, MaxIdleConnsPerHost: maxIdle, IdleConnTimeout: p.config.IdleTimeout,
+		DisableCompression: true, MaxResponseHeaderBytes: maxHead, WriteBufferSize: 16 << 10, ReadBufferSize: 16 << 10,
+	}}
+	p.pools[key] = made
+	return made.transport
+}
+
+// Dial opens a plain connection to a gateway, for clients of its protocol.
+func (p *Proxy) Dial(ctx context.Context, network, addr string) (net.Conn, error) {
+	return (&net.Dialer{Timeout: p.config.DialTimeout}).DialContext(ctx, network, addr)
+}
+
+// Close drops idle connections.
+func (p *Proxy) Close() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for k, old := range p.pools {
+		old.transport.CloseIdleConnections()
+		delete(p.pools, k)
+	}
+}
+
+// Get and Put make p the ReverseProxy's buffer pool.
+func (p *Proxy) Get() []byte { return *p.buffers.Get().(*[]byte) }
+
+// Put takes a buffer back.
+func (p *Proxy) Put(b []byte) { p.buffers.Put(&b) }

@@ -1,0 +1,67 @@
+package router
+
+import (
+	"encoding/json"
+	"net/http"
+	"strconv"
+	"time"
+
+	"openclaw-sandbox/internal/sandbox"
+	"openclaw-sandbox/internal/web"
+)
+
+// problem is an error as a client sees it: a page for a person, problem details
+// (RFC 9457) for a program.
+type problem struct {
+	Type       string         `json:"type"`
+	Status     int            `json:"status"`
+	Title      string         `json:"title"`
+	Detail     string         `json:"detail"`
+	Reason     sandbox.Reason `json:"reason,omitempty"`
+	RetryAfter time.Duration  `json:"-"` // zero: a retry does not help
+}
+
+// How long a client is asked to wait before it tries again.
+const (
+	retryStarting = 3 * time.Second
+	retryCapacity = 10 * time.Second
+	retryOther    = 5 * time.Second
+)
+
+// stopped is what a page's background request gets: it may not wake a sandbox.
+var stopped = problem{Status: http.StatusServiceUnavailable, Title: "Stopped", RetryAfter: retryOther,
+	Detail: "The sandbox is stopped. Reload the page to wake it."}
+
+func ofFailure(f *sandbox.Failure) problem {
+	p := problem{Status: http.StatusServiceUnavailable, Title: "Your sandbox could not be started", Detail: f.Message, Reason: f.Reason, RetryAfter: retryOther}
+	switch {
+	case f.Reason == sandbox.ReasonNoCapacity:
+		p.RetryAfter = retryCapacity
+	case f.Reason.Permanent():
+		p.Status, p.RetryAfter = http.StatusInternalServerError, 0
+	}
+	return p
+}
+
+// refuse answers with p, as a page or as problem details.
+func (rt *Router) refuse(w http.ResponseWriter, r *http.Request, p problem) {
+	if p.RetryAfter > 0 {
+		w.Header().Set("Retry-After", strconv.Itoa(int(p.RetryAfter.Seconds())))
+	}
+	if classify(r) == kindPage {
+		web.Write(w, p.Status, web.Page{Title: p.Title, Message: p.Detail})
+		return
+	}
+	p.Type = "about:blank"
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(p.Status)
+	json.NewEncoder(w).Encode(p)
+}
+
+func answer(w http.ResponseWriter, status int, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
+	json.NewEncoder(w).Encode(v)
+}

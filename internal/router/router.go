@@ -1,0 +1,190 @@
+// Package router decides what happens to a request: whose sandbox it is for, who
+// is asking, and whether it is proxied, woken for, answered here or refused.
+package router
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/http"
+	"strings"
+	"time"
+
+	"openclaw-sandbox/internal/catalog"
+	"openclaw-sandbox/internal/identity"
+	"openclaw-sandbox/internal/launch"
+	"openclaw-sandbox/internal/proxy"
+	"openclaw-sandbox/internal/sandbox"
+	"openclaw-sandbox/internal/web"
+)
+
+// Catalog knows who is where.
+type Catalog interface {
+	Lookup(u sandbox.User) (catalog.Instance, bool)
+	// Ready reports whether there was a first full view; Age is how old the last is.
+	Ready() bool
+	Age() time.Duration
+}
+
+// Launcher starts sandboxes.
+type Launcher interface {
+	// Wake joins or begins the user's start; retry also after a failure that lasts.
+	Wake(u sandbox.User, retry bool) *launch.Flight
+	// Flight is the start under way, or one that has just failed for good.
+	Flight(u sandbox.User) (*launch.Flight, bool)
+}
+
+// Config are the router's own settings.
+type Config struct {
+	Domain      string
+	HoldTimeout time.Duration
+}
+
+// Router is the HTTP handler.
+type Router struct {
+	config   Config
+	identity identity.Method
+	catalog  Catalog
+	launcher Launcher
+	proxy    *proxy.Proxy
+	draining func() bool
+	log      *slog.Logger
+	csrf     *http.CrossOriginProtection
+}
+
+// New returns the handler. draining reports that the process is about to end.
+func New(c Config, m identity.Method, cat Catalog, l Launcher, draining func() bool, log *slog.Logger) *Router {
+	return &Router{config: c, identity: m, catalog: cat, launcher: l, draining: draining, log: log, csrf: http.NewCrossOriginProtection()}
+}
+
+// Use sets the proxy, which needs the router's own error page.
+func (rt *Router) Use(p *proxy.Proxy) { rt.proxy = p }
+
+// call is a request whose target and caller are known.
+type call struct {
+	user   sandbox.User
+	base   string
+	caller identity.Caller
+}
+
+func (rt *Router) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	switch r.URL.Path {
+	case "/_sandbox/healthz":
+		answer(w, http.StatusOK, map[string]any{"ok": true})
+		return
+	case "/_sandbox/readyz":
+		rt.readyz(w)
+		return
+	}
+	t, err := resolve(r, rt.config.Domain)
+	switch {
+	case errors.Is(err, errNoSlash):
+		to := *r.URL
+		to.Path, to.RawPath = t.base+"/", ""
+		http.Redirect(w, r, to.RequestURI(), http.StatusPermanentRedirect)
+		return
+	case errors.Is(err, errMisdirected):
+		rt.refuse(w, r, problem{Status: http.StatusMisdirectedRequest, Title: "Unknown host", Detail: "This router serves " + rt.config.Domain + " and names below it."})
+		return
+	case err != nil:
+		rt.refuse(w, r, problem{Status: http.StatusBadRequest, Title: "Not a user id", Detail: "The user in this address is not valid: " + sandbox.ErrBadUser.Error() + "."})
+		return
+	}
+	if err := rt.csrf.Check(r); err != nil || crossOrigin(r) {
+		rt.refuse(w, r, problem{Status: http.StatusForbidden, Title: "Cross-origin request", Detail: "A page of another origin may not do this."})
+		return
+	}
+	caller, err := rt.identity.Identify(r)
+	if err != nil {
+		w.Header().Set("WWW-Authenticate", `Bearer realm="openclaw-sandbox"`)
+		rt.refuse(w, r, problem{Status: http.StatusUnauthorized, Title: "Who are you?", Detail: "This request bears no valid identity; send your token as Authorization: Bearer."})
+		return
+	}
+	c := call{user: t.user, base: t.base, caller: caller}
+	if c.user == "" {
+		c.user = caller.User
+	}
+	if !caller.May(c.user) {
+		rt.log.Warn("denied", "caller", caller.User, "user", c.user)
+		rt.refuse(w, r, problem{Status: http.StatusForbidden, Title: "Not yours", Detail: "Your identity does not open this sandbox."})
+		return
+	}
+	rt.serve(w, r, c)
+}
+
+func (rt *Router) serve(w http.ResponseWriter, r *http.Request, c call) {
+	switch r.URL.Path {
+	case "/health":
+		answer(w, http.StatusOK, map[string]any{"ok": true, "status": "live"})
+	case "/api/status", "/_sandbox/status":
+		rt.status(w, c)
+	case "/api/chat":
+		rt.chat(w, r, c)
+	case "/_sandbox/events":
+		rt.events(w, r, c)
+	case "/_sandbox/start":
+		rt.start(w, r, c)
+	default:
+		if strings.HasPrefix(r.URL.Path, "/_sandbox/") {
+			rt.refuse(w, r, problem{Status: http.StatusNotFound, Title: "No such page", Detail: "The router has nothing at this address."})
+			return
+		}
+		rt.carry(w, r, c)
+	}
+}
+
+// carry proxies the request, after a wake if need be and allowed.
+func (rt *Router) carry(w http.ResponseWriter, r *http.Request, c call) {
+	i, ok := rt.catalog.Lookup(c.user)
+	if !ok {
+		switch classify(r) {
+		case kindPage:
+			rt.progressPage(w, c, rt.launcher.Wake(c.user, false))
+			return
+		case kindBackground:
+			rt.refuse(w, r, stopped)
+			return
+		}
+		var failure *problem
+		if i, failure = rt.hold(r, c.user); failure != nil {
+			rt.refuse(w, r, *failure)
+			return
+		}
+	}
+	rt.proxy.Forward(w, r, proxy.Target{User: string(c.user), Generation: i.Generation, Addr: i.Addr})
+}
+
+// hold wakes the sandbox and waits for it, as long as the settings allow.
+func (rt *Router) hold(r *http.Request, u sandbox.User) (catalog.Instance, *problem) {
+	ctx, cancel := context.WithTimeout(r.Context(), rt.config.HoldTimeout)
+	defer cancel()
+	i, err := rt.launcher.Wake(u, false).Wait(ctx)
+	if err == nil {
+		return i, nil
+	}
+	var f *sandbox.Failure
+	if errors.As(err, &f) {
+		p := ofFailure(f)
+		return i, &p
+	}
+	return i, &problem{Status: http.StatusServiceUnavailable, Title: "Still starting", RetryAfter: retryStarting,
+		Detail: "The sandbox is starting and takes longer than this request may wait; try again."}
+}
+
+func (rt *Router) progressPage(w http.ResponseWriter, c call, f *launch.Flight) {
+	p, _ := f.Progress()
+	page := web.Page{User: c.user, Title: "Waking your sandbox", Message: p.Message, Progress: p, Base: c.base, Live: true, Retry: p.Phase == sandbox.PhaseFailed}
+	status := http.StatusServiceUnavailable // so that no cache and no crawler takes it for the page itself
+	w.Header().Set("Retry-After", "3")
+	if p.Phase == sandbox.PhaseFailed {
+		page.Title = "Your sandbox could not be started"
+		status = ofFailure(&sandbox.Failure{Reason: p.Reason}).Status
+	}
+	web.Write(w, status, page)
+}
+
+// GatewayDown answers a request whose gateway did not. It is the proxy's error page.
+func (rt *Router) GatewayDown(w http.ResponseWriter, r *http.Request, _ error) {
+	rt.refuse(w, r, problem{Status: http.StatusBadGateway, Title: "Your sandbox does not answer", RetryAfter: retryStarting,
+		Detail: "It runs, but its gateway does not answer at the moment; it may be restarting. Try again in a moment."})
+}

@@ -1,0 +1,106 @@
+package router
+
+import (
+	"errors"
+	"net"
+	"net/http"
+	"strings"
+
+	"openclaw-sandbox/internal/sandbox"
+)
+
+// errMisdirected: the host is none of ours. It is also the guard against DNS
+// rebinding: a page of another name must not reach a router on loopback.
+var errMisdirected = errors.New("this router does not serve that host")
+
+// target is whose sandbox a request is for.
+type target struct {
+	user sandbox.User // "" for the caller's own
+	base string       // the path that was stripped, "" or "/u/<user>"
+}
+
+// resolve finds the target by host and path, and strips the path's prefix from
+// r. It returns sandbox.ErrBadUser or errMisdirected.
+func resolve(r *http.Request, domain string) (target, error) {
+	host := strings.ToLower(r.Host)
+	if h, _, err := net.SplitHostPort(host); err == nil {
+		host = h
+	}
+	host = strings.TrimSuffix(host, ".")
+	if name, ok := strings.CutSuffix(host, "."+domain); ok {
+		u, err := sandbox.ParseUser(name)
+		return target{user: u}, err
+	}
+	if ip := net.ParseIP(strings.Trim(host, "[]")); host != domain && (ip == nil || !ip.IsLoopback()) {
+		return target{}, errMisdirected
+	}
+	rest, ok := strings.CutPrefix(r.URL.Path, "/u/")
+	if !ok {
+		return target{}, nil
+	}
+	name, path, slash := strings.Cut(rest, "/")
+	u, err := sandbox.ParseUser(name)
+	if err != nil {
+		return target{}, err
+	}
+	t := target{user: u, base: "/u/" + name}
+	if !slash {
+		return t, errNoSlash
+	}
+	r.URL.Path = "/" + path
+	// The raw path has the same prefix: a valid user needs no escaping.
+	if raw, ok := strings.CutPrefix(r.URL.RawPath, t.base); ok {
+		r.URL.RawPath = raw
+	} else {
+		r.URL.RawPath = ""
+	}
+	return t, nil
+}
+
+// errNoSlash: /u/alice must become /u/alice/, or the UI's relative paths break.
+var errNoSlash = errors.New("the path needs a slash at its end")
+
+// kind is what a request is, as far as waking is concerned.
+type kind int
+
+const (
+	kindAPI        kind = iota // a program: may wake, is held
+	kindPage                   // a person opens a page: may wake, sees the progress
+	kindBackground             // a page's own requests and reconnects: may not wake
+)
+
+// classify decides by Sec-Fetch-Mode (every current browser sends it to a secure
+// or loopback origin), then by what older browsers and plain-HTTP origins leave:
+// Origin on an upgrade, X-Requested-With, Accept.
+func classify(r *http.Request) kind {
+	read := r.Method == http.MethodGet || r.Method == http.MethodHead
+	upgrade := isUpgrade(r)
+	switch mode := r.Header.Get("Sec-Fetch-Mode"); {
+	case mode == "navigate" && read && !upgrade:
+		return kindPage
+	case mode != "":
+		return kindBackground
+	case upgrade && r.Header.Get("Origin") != "":
+		return kindBackground
+	case r.Header.Get("X-Requested-With") != "":
+		return kindBackground
+	case read && !upgrade && strings.Contains(r.Header.Get("Accept"), "text/html"):
+		return kindPage
+	}
+	return kindAPI
+}
+
+func isUpgrade(r *http.Request) bool {
+	return strings.EqualFold(r.Header.Get("Upgrade"), "websocket")
+}
+
+// crossOrigin reports a browser's upgrade from a page of another origin. Browsers
+// send Origin on every WebSocket, and no same-origin policy stops them.
+func crossOrigin(r *http.Request) bool {
+	origin := r.Header.Get("Origin")
+	if origin == "" || !isUpgrade(r) {
+		return false
+	}
+	_, host, ok := strings.Cut(origin, "://")
+	return !ok || !strings.EqualFold(host, r.Host)
+}
