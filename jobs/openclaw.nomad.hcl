@@ -184,6 +184,7 @@ job "openclaw" {
       driver       = "sandbox"
       user         = var.user
       kill_timeout = var.kill_timeout
+      kill_signal  = "SIGTERM"
 
       config {
         user    = NOMAD_META_user

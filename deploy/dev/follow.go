@@ -42,6 +42,7 @@ func follow(ctx context.Context, c *nomad.Client) {
 		return
 	}
 	seen := map[string]int64{} // allocation → time of its last printed event
+	begin := time.Now().UnixNano()
 	for {
 		select {
 		case <-ctx.Done():
@@ -53,19 +54,20 @@ func follow(ctx context.Context, c *nomad.Client) {
 			for _, e := range batch.Events {
 				a, err := e.Allocation()
 				if err == nil && a != nil {
-					show(a, seen)
+					show(a, max(begin, seen[a.ID]), seen)
 				}
 			}
 		}
 	}
 }
 
-func show(a *nomad.Allocation, seen map[string]int64) {
+func show(a *nomad.Allocation, after int64, seen map[string]int64) {
 	for _, ts := range a.TaskStates {
 		for _, e := range ts.Events {
-			if e.Time <= seen[a.ID] {
+			if e.Time <= after {
 				continue
 			}
+			after = e.Time
 			seen[a.ID] = e.Time
 			switch e.Type {
 			case nomad.TaskReceived, nomad.TaskSetup, nomad.TaskStarted, "Building Task Directory":

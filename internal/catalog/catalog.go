@@ -56,7 +56,9 @@ type Catalog struct {
 
 	mu      sync.Mutex // guards changed; taken after nothing else
 	changed chan struct{}
-	gone    map[string]bool // generations that were evicted until Consul confirms it
+	gone    map[string]time.Time // evicted generations, and when
+	warned  map[string]bool      // service ids that were complained about
+	index   uint64               // of the view: an older answer does not replace a newer one
 }
 
 // view is one immutable state of the table.
@@ -65,12 +67,22 @@ type view struct {
 	at    time.Time // of Consul's last answer
 }
 
+const (
+	// goneFor is how long an evicted gateway stays away from the table, while
+	// Consul still says that it passes.
+	goneFor = 5 * time.Second
+	// callTimeout bounds a call that is not meant to hang.
+	callTimeout = 5 * time.Second
+	// idlePause is the least time between two answers that teach nothing new.
+	idlePause = 200 * time.Millisecond
+)
+
 // New returns an empty catalog.
 func New(c Config, client *consul.Client, log *slog.Logger) (*Catalog, error) {
 	if c.Shards != 1 {
 		return nil, fmt.Errorf("consul.shards: only 1 is served by this version, got %d", c.Shards)
 	}
-	return &Catalog{config: c, health: client.Health(), log: log, changed: make(chan struct{}), gone: map[string]bool{}}, nil
+	return &Catalog{config: c, health: client.Health(), log: log, changed: make(chan struct{}), gone: map[string]time.Time{}, warned: map[string]bool{}}, nil
 }
 
 // Lookup returns the user's gateway.
@@ -129,7 +141,7 @@ func (c *Catalog) Evict(u sandbox.User, generation string) {
 	if v == nil || v.users[u].Generation != generation {
 		return
 	}
-	c.gone[generation] = true
+	c.gone[generation] = time.Now()
 	users := make(map[sandbox.User]Instance, len(v.users))
 	for k, i := range v.users {
 		if k != u {
@@ -139,17 +151,16 @@ func (c *Catalog) Evict(u sandbox.User, generation string) {
 	c.view.Store(&view{users: users, at: v.at})
 }
 
-// Refresh asks Consul once, now, and forgets evictions: what it says then holds.
-// It is for a user who seems to have no gateway, before one is started.
+// Refresh asks Consul once, now. It is for a user who seems to have no gateway,
+// before one is started.
 func (c *Catalog) Refresh(ctx context.Context) error {
-	entries, _, err := c.health.Service(c.config.Service, "", true, (&consul.QueryOptions{}).WithContext(ctx))
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	entries, meta, err := c.health.Service(c.config.Service, "", true, (&consul.QueryOptions{}).WithContext(ctx))
 	if err != nil {
 		return fmt.Errorf("ask Consul: %w", err)
 	}
-	c.mu.Lock()
-	clear(c.gone)
-	c.mu.Unlock()
-	c.publish(entries)
+	c.publish(entries, meta.LastIndex, false)
 	return nil
 }
 
@@ -158,8 +169,11 @@ func (c *Catalog) Run(ctx context.Context) error {
 	var index uint64
 	backoff := c.config.MinBackoff
 	for ctx.Err() == nil {
-		q := (&consul.QueryOptions{WaitIndex: index, WaitTime: c.config.Wait}).WithContext(ctx)
+		// Consul adds up to a sixteenth to the wait; what takes longer hangs.
+		call, cancel := context.WithTimeout(ctx, c.config.Wait+c.config.Wait/16+callTimeout)
+		q := (&consul.QueryOptions{WaitIndex: index, WaitTime: c.config.Wait}).WithContext(call)
 		entries, meta, err := c.health.Service(c.config.Service, "", true, q)
+		cancel()
 		if err != nil {
 			if ctx.Err() != nil {
 				break
@@ -168,48 +182,61 @@ func (c *Catalog) Run(ctx context.Context) error {
 			pause := backoff/2 + rand.N(backoff) // spread, so that routers do not come back all at once
 			backoff = min(2*backoff, c.config.MaxBackoff)
 			index = 0
-			timer := time.NewTimer(pause)
-			select {
-			case <-timer.C:
-			case <-ctx.Done():
-				timer.Stop()
-			}
+			c.pause(ctx, pause)
 			continue
 		}
 		backoff = c.config.MinBackoff
 		// The rules of consul's blocking queries: an index that went back, or is
 		// zero, starts over.
-		if meta.LastIndex < index || meta.LastIndex == 0 {
+		reset := meta.LastIndex < index
+		if reset || meta.LastIndex == 0 {
 			index = 0
+			c.pause(ctx, idlePause) // without an index the next query does not block
 		} else {
 			index = meta.LastIndex
 		}
-		c.publish(entries)
+		c.publish(entries, meta.LastIndex, reset)
 	}
 	return ctx.Err()
 }
 
-func (c *Catalog) publish(entries []*consul.ServiceEntry) {
+func (c *Catalog) pause(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+}
+
+// publish makes an answer the view, unless the view is of a later index. reset
+// says that Consul's indexes began anew.
+func (c *Catalog) publish(entries []*consul.ServiceEntry, index uint64, reset bool) {
 	users := make(map[sandbox.User]Instance, len(entries))
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	there := make(map[string]bool, len(entries))
+	if index < c.index && !reset {
+		return
+	}
+	c.index = index
 	for _, e := range entries {
 		i, err := instance(e)
 		if err != nil {
-			c.log.Warn("a registered gateway is ignored", "service_id", e.Service.ID, "error", err)
+			if !c.warned[e.Service.ID] {
+				c.warned[e.Service.ID] = true
+				c.log.Warn("a registered gateway is ignored", "service_id", e.Service.ID, "error", err)
+			}
 			continue
 		}
-		there[i.Generation] = true
-		if c.gone[i.Generation] {
+		if at, ok := c.gone[i.Generation]; ok && time.Since(at) < goneFor {
 			continue
 		}
 		if was, ok := users[i.User]; !ok || i.newer(was) {
 			users[i.User] = i
 		}
 	}
-	for g := range c.gone {
-		if !there[g] {
+	for g, at := range c.gone {
+		if time.Since(at) >= goneFor {
 			delete(c.gone, g)
 		}
 	}
@@ -232,8 +259,8 @@ func instance(e *consul.ServiceEntry) (Instance, error) {
 		return Instance{}, err
 	}
 	generation := e.Service.Meta["generation"]
-	if generation == "" {
-		return Instance{}, fmt.Errorf("it has no generation")
+	if generation == "" || e.Service.Port <= 0 {
+		return Instance{}, fmt.Errorf("it has no generation or no port")
 	}
 	host := e.Service.Address
 	if host == "" {

@@ -137,13 +137,14 @@ func answer(said string) (words []string, pause time.Duration) {
 		}
 		return words, max(1, time.Duration(ms)) * time.Millisecond
 	}
-	// Clients put a time stamp or the like in front of what was typed.
-	said = strings.TrimSpace(said)
-	if i := strings.LastIndex(said, "\n"); i >= 0 {
-		said = said[i+1:]
+	// OpenClaw puts its own paragraphs around what was typed.
+	paragraphs := strings.Split(strings.TrimSpace(said), "\n\n")
+	for len(paragraphs) > 1 && strings.HasPrefix(paragraphs[len(paragraphs)-1], "Runtime: ") {
+		paragraphs = paragraphs[:len(paragraphs)-1]
 	}
+	said = strings.TrimSpace(paragraphs[len(paragraphs)-1])
 	if _, rest, ok := strings.Cut(said, "] "); ok && strings.HasPrefix(said, "[") {
-		said = rest
+		said = rest // a time stamp
 	}
 	if r := []rune(said); len(r) > quoted {
 		said = string(r[:quoted]) + "…"

@@ -19,6 +19,7 @@ func TestComplete(t *testing.T) {
 		"plain":           {`{"messages":[{"role":"user","content":"hi there"}]}`, 200, []string{"You said: hi there", `"finish_reason":"stop"`}},
 		"parts":           {`{"messages":[{"role":"user","content":[{"type":"text","text":"in parts"}]}]}`, 200, []string{"You said: in parts"}},
 		"stamped":         {`{"messages":[{"role":"user","content":"[Mon 2026-11-23 13:00 UTC] hello"}]}`, 200, []string{"You said: hello"}},
+		"wrapped":         {`{"messages":[{"role":"user","content":"[Mon] Conversation info: x\n\nhello there\n\nRuntime: agent=main | y"}]}`, 200, []string{"You said: hello there\""}},
 		"streamed":        {`{"stream":true,"messages":[{"role":"user","content":"hi"}]}`, 200, []string{"data: ", `"content":"hi"`, "[DONE]"}},
 		"slow":            {`{"stream":true,"messages":[{"role":"user","content":"SLOW:3:1"}]}`, 200, []string{`"w2 "`, "[DONE]"}},
 		"context skipped": {`{"messages":[{"role":"user","content":"mine"},{"role":"user","content":"OPENCLAW_INTERNAL_CONTEXT x"}]}`, 200, []string{"You said: mine"}},

@@ -55,15 +55,12 @@ func (s *Stack) sweepNode(ctx context.Context) error {
 			}
 		}
 	}
-	// Nomad's own chain, when nothing hangs on it any more.
-	if s.o.Bridge != "nomad" || !exists("/sys/class/net/nomad") {
-		for _, cmd := range []string{"iptables", "ip6tables"} {
-			out, _ := exec.CommandContext(ctx, cmd, "-S").Output()
-			if n := strings.Count(string(out), "NOMAD-ADMIN"); n > 0 && !strings.Contains(string(out), "-A NOMAD-ADMIN") {
-				exec.CommandContext(ctx, cmd, "-D", "CNI-FORWARD", "-j", "NOMAD-ADMIN").Run()
-				exec.CommandContext(ctx, cmd, "-X", "NOMAD-ADMIN").Run()
-			}
-		}
+	// Nomad accepts for its bridge in a chain of its own, which goes with its last rule.
+	run := func(args ...string) { exec.CommandContext(ctx, "iptables", args...).Run() }
+	run("-D", "NOMAD-ADMIN", "-d", s.o.BridgeSubnet, "-o", s.o.Bridge, "-j", "ACCEPT")
+	if rules, _ := exec.CommandContext(ctx, "iptables", "-S").Output(); !strings.Contains(string(rules), "-A NOMAD-ADMIN") {
+		run("-D", "CNI-FORWARD", "-m", "comment", "--comment", "CNI firewall plugin admin overrides", "-j", "NOMAD-ADMIN")
+		run("-X", "NOMAD-ADMIN")
 	}
 	return err
 }

@@ -80,6 +80,12 @@ func Up(ctx context.Context, o Options) (_ *Stack, err error) {
 	if err := errors.Join(os.MkdirAll(o.Dir, 0o711), os.Chmod(o.Dir, 0o711)); err != nil {
 		return nil, fmt.Errorf("make the stack's folder: %w", err)
 	}
+	// The agents begin anew: what is kept between runs is the users' state.
+	for _, d := range []string{"nomad", "consul"} {
+		if err := os.RemoveAll(filepath.Join(o.Dir, d)); err != nil {
+			return nil, fmt.Errorf("clear what an earlier run left: %w; something of it may still run", err)
+		}
+	}
 	if err := s.pickPorts(); err != nil {
 		return nil, err
 	}
@@ -98,6 +104,9 @@ func Up(ctx context.Context, o Options) (_ *Stack, err error) {
 	}
 	return s, nil
 }
+
+// Dir is the stack's folder.
+func (s *Stack) Dir() string { return s.o.Dir }
 
 func (s *Stack) isolated() bool { return s.o.Runtime == "image" }
 

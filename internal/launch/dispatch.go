@@ -2,7 +2,9 @@ package launch
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"net/http"
 	"slices"
 	"strings"
 	"time"
@@ -18,10 +20,18 @@ const LockPrefix = "openclaw/start/"
 
 // dispatchOnce returns the id of the user's one live child job, and dispatches
 // it if there is none.
-func (l *Launcher) dispatchOnce(ctx context.Context, u sandbox.User) (string, error) {
+func (l *Launcher) dispatchOnce(ctx context.Context, f *Flight) (string, error) {
+	// Not too many at once: agents limit the connections of one address.
+	select {
+	case l.slots <- struct{}{}:
+		defer func() { <-l.slots }()
+	case <-ctx.Done():
+		return "", ctx.Err()
+	}
+	u := f.User
 	unlock := l.lock(ctx, u)
 	defer unlock()
-	live, last, err := l.children(ctx, u)
+	live, last, err := l.settled(ctx, f)
 	if err != nil {
 		return "", err
 	}
@@ -39,6 +49,10 @@ func (l *Launcher) dispatchOnce(ctx context.Context, u sandbox.User) (string, er
 		if strings.Contains(err.Error(), "not found") {
 			return "", &sandbox.Failure{Reason: sandbox.ReasonConfig, Err: err,
 				Message: fmt.Sprintf("Nomad has no job %q; the operator registers it with `nomad job run jobs/openclaw.nomad.hcl`.", l.config.Job)}
+		}
+		if code, ok := err.(nomad.UnexpectedResponseError); ok && code.StatusCode() == http.StatusForbidden {
+			return "", &sandbox.Failure{Reason: sandbox.ReasonConfig, Err: err,
+				Message: "Nomad refused the router's token; the operator gives it the right to dispatch and read jobs."}
 		}
 		return "", fmt.Errorf("dispatch: %w", err)
 	}
@@ -78,16 +92,22 @@ func (l *Launcher) lock(ctx context.Context, u sandbox.User) (unlock func()) {
 	}
 }
 
+// callTimeout bounds one call of Nomad's API.
+const callTimeout = 10 * time.Second
+
 // children are the user's live child jobs, oldest first, and the id of the
 // newest dead one ("" if none).
 func (l *Launcher) children(ctx context.Context, u sandbox.User) (live []*nomad.JobListStub, last string, err error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
 	q := (&nomad.QueryOptions{Namespace: l.config.Namespace, Prefix: l.config.Job + "/dispatch-",
-		// The server filters; see TestChildrenFilter for what it honours.
+		// The server filters; jobs without that key do not match (seen on Nomad 1.11.3).
 		Filter: fmt.Sprintf(`Meta.user == %q`, string(u))}).WithContext(ctx)
 	jobs, _, err := l.nomad.Jobs().ListOptions(&nomad.JobListOptions{Fields: &nomad.JobListFields{Meta: true}}, q)
 	if err != nil {
 		return nil, "", fmt.Errorf("list the user's jobs: %w", err)
 	}
+	ending := false
 	slices.SortFunc(jobs, func(a, b *nomad.JobListStub) int {
 		if a.CreateIndex != b.CreateIndex {
 			return int(a.CreateIndex) - int(b.CreateIndex)
@@ -99,18 +119,61 @@ func (l *Launcher) children(ctx context.Context, u sandbox.User) (live []*nomad.
 		case j.ParentID != l.config.Job || j.Meta["user"] != string(u):
 		case j.Stop || j.Status == "dead":
 			last = j.ID
+			ending = ending || busy(j)
 		default:
 			live = append(live, j)
 		}
 	}
+	if ending && len(live) == 0 {
+		return nil, last, errEnding
+	}
 	return live, last, nil
 }
+
+// errEnding: the user's last run has not ended yet. Nomad calls its job dead from
+// the moment it is stopped, but its task may still be saving; a start now would
+// fence it and lose what it is about to save.
+var errEnding = errors.New("the last run is still saving")
+
+// busy reports whether a stopped job still has a task that runs.
+func busy(j *nomad.JobListStub) bool {
+	if j.JobSummary == nil {
+		return false
+	}
+	for _, g := range j.JobSummary.Summary {
+		if g.Running+g.Starting > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// settled is children, once the user's last run has ended.
+func (l *Launcher) settled(ctx context.Context, f *Flight) ([]*nomad.JobListStub, string, error) {
+	for {
+		live, last, err := l.children(ctx, f.User)
+		if !errors.Is(err, errEnding) {
+			return live, last, err
+		}
+		f.report(sandbox.Progress{Phase: sandbox.PhaseQueued, Message: "Waiting until the last run has saved its state"})
+		timer := time.NewTimer(endingPause)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return nil, "", ctx.Err()
+		}
+	}
+}
+
+// endingPause is how often a run that is ending is looked at.
+const endingPause = 250 * time.Millisecond
 
 // keepOldest stops all live children of the user but the oldest: servers before
 // Nomad 1.11 can dispatch twice with one token.
 func (l *Launcher) keepOldest(ctx context.Context, u sandbox.User, dispatched string) (string, error) {
 	live, _, err := l.children(ctx, u)
-	if err != nil {
+	if err != nil && !errors.Is(err, errEnding) {
 		return "", err
 	}
 	if len(live) == 0 {
@@ -137,7 +200,7 @@ func (l *Launcher) deregister(ctx context.Context, job string) error {
 // jobs that were stopped.
 func (l *Launcher) Stop(ctx context.Context, u sandbox.User) (int, error) {
 	live, _, err := l.children(ctx, u)
-	if err != nil {
+	if err != nil && !errors.Is(err, errEnding) {
 		return 0, err
 	}
 	for n, j := range live {

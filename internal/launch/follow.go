@@ -131,6 +131,8 @@ func (l *Launcher) stream(ctx context.Context, job string) <-chan struct{} {
 
 // look reads how far the job is.
 func (l *Launcher) look(ctx context.Context, job string) (sandbox.Progress, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
 	q := (&nomad.QueryOptions{Namespace: l.config.Namespace}).WithContext(ctx)
 	allocs, _, err := l.nomad.Jobs().Allocations(job, true, q)
 	if err != nil {

@@ -51,6 +51,10 @@ type Locator interface {
 	Refresh(ctx context.Context) error
 }
 
+// maxDispatches bounds how many starts talk to Consul and Nomad at once: their
+// agents allow one address about a hundred connections.
+const maxDispatches = 16
+
 // Launcher starts sandboxes. Its flights end when the context of New does.
 type Launcher struct {
 	ctx     context.Context
@@ -60,6 +64,8 @@ type Launcher struct {
 	locator Locator
 	log     *slog.Logger
 	observe func(outcome string, took time.Duration)
+
+	slots chan struct{} // one for each dispatch at a time
 
 	wg      sync.WaitGroup
 	mu      sync.Mutex // guards what follows; never held while anything waits
@@ -79,7 +85,7 @@ func New(ctx context.Context, c Config, nc *nomad.Client, cc *consul.Client, l L
 	if observe == nil {
 		observe = func(string, time.Duration) {}
 	}
-	return &Launcher{ctx: ctx, config: c, nomad: nc, consul: cc, locator: l, log: log, observe: observe,
+	return &Launcher{slots: make(chan struct{}, maxDispatches), ctx: ctx, config: c, nomad: nc, consul: cc, locator: l, log: log, observe: observe,
 		flights: map[sandbox.User]*Flight{}, failed: map[sandbox.User]failed{}}
 }
 
@@ -111,7 +117,11 @@ func (l *Launcher) Wake(u sandbox.User, retry bool) *Flight {
 	if was, ok := l.failed[u]; ok && !retry && time.Now().Before(was.until) {
 		return was.flight
 	}
-	delete(l.failed, u)
+	for k, was := range l.failed {
+		if k == u || time.Now().After(was.until) {
+			delete(l.failed, k)
+		}
+	}
 	f := newFlight(u)
 	l.flights[u] = f
 	l.wg.Go(func() { l.fly(f) })
@@ -169,7 +179,7 @@ func (l *Launcher) start(ctx context.Context, f *Flight) (catalog.Instance, erro
 	} else if i, ok := l.locator.Lookup(f.User); ok {
 		return i, nil
 	}
-	child, err := l.dispatchOnce(ctx, f.User)
+	child, err := l.dispatchOnce(ctx, f)
 	if err != nil {
 		return catalog.Instance{}, err
 	}

@@ -43,28 +43,47 @@ func newBrowser(t *testing.T) *browser {
 	return &browser{t: t, ctx: ctx}
 }
 
-func (b *browser) run(limit time.Duration, what string, actions ...chromedp.Action) {
-	b.t.Helper()
-	if err := b.try(limit, actions...); err != nil {
-		b.shot("failed-" + strings.ReplaceAll(what, " ", "-"))
-		b.t.Fatalf("%s: %v\npage text: %.600s", what, err, b.text())
-	}
-}
-
-// try runs the actions with a limit that does not close the tab.
-func (b *browser) try(limit time.Duration, actions ...chromedp.Action) error {
+// within runs an action with a limit, and returns its result.
+func within[T any](b *browser, limit time.Duration, a chromedp.Action[T]) (T, error) {
 	// The first Run of a chromedp context must not have a deadline: it owns the tab.
-	if err := chromedp.Run(b.ctx); err != nil {
-		return err
+	if err := chromedp.Do(b.ctx); err != nil {
+		var zero T
+		return zero, err
 	}
 	ctx, cancel := context.WithTimeout(b.ctx, limit)
 	defer cancel()
-	return chromedp.Run(ctx, actions...)
+	return chromedp.Run(ctx, a)
+}
+
+// must runs an action that has to succeed; what names it in the failure.
+func must[T any](b *browser, limit time.Duration, what string, a chromedp.Action[T]) T {
+	b.t.Helper()
+	v, err := within(b, limit, a)
+	if err != nil {
+		b.shot("failed-" + b.t.Name())
+		b.t.Fatalf("%s: %v\npage text: %.600s", what, err, b.text())
+	}
+	return v
+}
+
+// until waits until JavaScript says true, across reloads of the page.
+func (b *browser) until(limit time.Duration, what, condition string) {
+	b.t.Helper()
+	for end := time.Now().Add(limit); ; time.Sleep(pollPause) {
+		ok, err := within(b, 5*time.Second, chromedp.Evaluate[bool](condition))
+		if err == nil && ok {
+			return
+		}
+		if time.Now().After(end) {
+			b.shot("failed-" + b.t.Name())
+			b.t.Fatalf("no %s within %s (%v)\npage text: %.800s", what, limit, err, b.text())
+		}
+	}
 }
 
 func (b *browser) open(url string) {
 	b.t.Helper()
-	b.run(30*time.Second, "open "+url[strings.Index(url, "//")+2:], chromedp.Navigate(url))
+	must(b, 30*time.Second, "open "+url, chromedp.Navigate(url))
 }
 
 // walk is JavaScript that knows open shadow roots, of which the Control UI and
@@ -83,8 +102,8 @@ func js(body string) string { return "(() => {" + walk + body + "})()" }
 
 // text is what the page shows, shadow roots included, in one line.
 func (b *browser) text() string {
-	var s string
-	if err := b.try(5*time.Second, chromedp.Evaluate(js(`return __text(document.body).replace(/\s+/g, ' ')`), &s)); err != nil {
+	s, err := within(b, 5*time.Second, chromedp.Evaluate[string](js(`return __text(document.body).replace(/\s+/g, ' ')`)))
+	if err != nil {
 		return "(" + err.Error() + ")"
 	}
 	return s
@@ -98,7 +117,7 @@ func (b *browser) waitText(limit time.Duration, words ...string) {
 		b.t.Fatal(err)
 	}
 	cond := js(`const t = document.body ? __text(document.body).replace(/\s+/g, ' ') : ''; return ` + string(list) + `.every((w) => t.includes(w))`)
-	b.run(limit, "wait for "+strings.Join(words, "+"), chromedp.Poll(cond, nil, chromedp.WithPollingInterval(100*time.Millisecond), chromedp.WithPollingTimeout(limit)))
+	b.until(limit, strings.Join(words, "+"), cond)
 }
 
 // composer finds the box that a chat message is typed into.
@@ -107,29 +126,25 @@ const composer = `__find(document, (e) => (e.tagName === 'TEXTAREA' || e.isConte
 // waitComposer waits until the Control UI lets a message be typed.
 func (b *browser) waitComposer(limit time.Duration) {
 	b.t.Helper()
-	b.run(limit, "wait for the composer", chromedp.Poll(js(`return !!`+composer), nil,
-		chromedp.WithPollingInterval(100*time.Millisecond), chromedp.WithPollingTimeout(limit)))
+	b.until(limit, "the composer", js(`return !!`+composer))
 }
 
 // say types a message and sends it.
 func (b *browser) say(message string) {
 	b.t.Helper()
-	b.run(20*time.Second, "type a message",
-		chromedp.Evaluate(js(composer+`.focus()`), nil),
-		chromedp.KeyEvent(message),
-		chromedp.KeyEvent(kb.Enter),
-	)
+	must(b, 20*time.Second, "find the composer", chromedp.Evaluate[bool](js(composer+`.focus(); return true`)))
+	must(b, 20*time.Second, "type a message", chromedp.Steps(chromedp.KeyEvent(message), chromedp.KeyEvent(kb.Enter)))
 }
 
 // shot keeps a screenshot among the test's artifacts.
 func (b *browser) shot(name string) {
 	b.t.Helper()
-	var png []byte
-	if err := b.try(20*time.Second, chromedp.CaptureScreenshot(&png)); err != nil {
+	png, err := within(b, 20*time.Second, chromedp.CaptureScreenshot())
+	if err != nil {
 		b.t.Logf("screenshot %s: %v", name, err)
 		return
 	}
-	file := filepath.Join(artifacts, name+".png")
+	file := filepath.Join(artifacts, strings.ReplaceAll(name, "/", "-")+".png")
 	if err := os.WriteFile(file, png, 0o644); err != nil {
 		b.t.Errorf("keep screenshot: %v", err)
 		return

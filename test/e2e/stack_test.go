@@ -1,0 +1,392 @@
+// Package e2e tests the product as people use it: the real gateway, started by
+// real Nomad through the driver, found in real Consul, with its state in a real
+// S3 server, through the router, by HTTP, WebSocket and a real browser. Only the
+// language model is a stand-in.
+package e2e
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	consul "github.com/hashicorp/consul/api"
+	nomad "github.com/hashicorp/nomad/api"
+
+	"openclaw-sandbox/internal/devcluster"
+	"openclaw-sandbox/internal/objstore"
+	"openclaw-sandbox/internal/sandbox"
+	"openclaw-sandbox/internal/snapshot"
+)
+
+const (
+	// startLimit is how long a gateway may take on a busy machine of two cores.
+	startLimit = 150 * time.Second
+	pollPause  = 100 * time.Millisecond
+	artifacts  = "../../test-artifacts"
+)
+
+// tokenOf is a user's token at the router that asks for one.
+func tokenOf(user string) string { return "token-of-" + user }
+
+var tokenUsers = []string{"heidi", "ivan", "judy"}
+
+// router is one of the routers, as a caller with one identity sees it.
+type router struct{ addr, domain, token string }
+
+func (r router) port() string { _, p, _ := net.SplitHostPort(r.addr); return p }
+
+func (r router) host(user string) string { return user + "." + r.domain + ":" + r.port() }
+
+func (r router) url(user string) string { return "http://" + r.host(user) }
+
+// stack is the running stack, shared by the tests: they use different users.
+type stack struct {
+	*devcluster.Stack
+	dev                                                  router
+	tokens                                               map[string]router
+	broken                                               router // its sandboxes never start
+	consulURL, bridgeIP, nomadPort, modelAddr, secretKey string
+	accessKey                                            string
+	store                                                objstore.Store
+}
+
+var shared *stack
+
+func needStack(t *testing.T) *stack {
+	t.Helper()
+	if shared == nil {
+		t.Skip("the end-to-end tests need root: they run sandboxes with real isolation")
+	}
+	return shared
+}
+
+func TestMain(m *testing.M) { os.Exit(run(m)) }
+
+func run(m *testing.M) int {
+	if os.Geteuid() != 0 {
+		return m.Run()
+	}
+	dir, err := os.MkdirTemp("", "ocs-e2e-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
+	defer cancel()
+	if shared, err = up(ctx, dir); err != nil {
+		fmt.Fprintln(os.Stderr, "the stack does not start:", err)
+		return 1
+	}
+	code := m.Run()
+	down, stop := context.WithTimeout(context.Background(), 4*time.Minute)
+	defer stop()
+	if err := shared.Down(down); err != nil {
+		fmt.Fprintln(os.Stderr, "the stack does not stop:", err)
+		code = 1
+	}
+	if left := leftovers(dir); left != "" {
+		fmt.Fprintln(os.Stderr, "the stack left something behind:\n"+left)
+		code = 1
+	}
+	return code
+}
+
+const (
+	e2eBridge       = "ocs-e2e0"
+	e2eBridgeSubnet = "172.26.96.0/20"
+)
+
+func up(ctx context.Context, dir string) (*stack, error) {
+	if err := os.MkdirAll(artifacts, 0o755); err != nil {
+		return nil, err
+	}
+	bin := filepath.Join(dir, "bin")
+	for name, pkg := range map[string]string{"sandbox": "openclaw-sandbox/plugin", "sandbox-router": "openclaw-sandbox/cmd/sandbox-router"} {
+		if out, err := exec.CommandContext(ctx, "go", "build", "-race", "-o", filepath.Join(bin, name), pkg).CombinedOutput(); err != nil {
+			return nil, fmt.Errorf("build %s: %w\n%s", name, err, out)
+		}
+	}
+	source, err := filepath.Abs("../..")
+	if err != nil {
+		return nil, err
+	}
+	tokens := "identity \"token\" {\n"
+	for _, u := range tokenUsers {
+		sum := sha256.Sum256([]byte(tokenOf(u)))
+		tokens += fmt.Sprintf("  token %q { sha256 = %q }\n", u, hex.EncodeToString(sum[:]))
+	}
+	tokens += "}\n"
+	dev := "identity \"dev\" {}\n"
+	st, err := devcluster.Up(ctx, devcluster.Options{
+		Source: source, Bin: bin, Dir: filepath.Join(dir, "stack"), Runtime: "image", Bridge: e2eBridge, BridgeSubnet: e2eBridgeSubnet,
+		SnapshotInterval: "3s",
+		Routers: []devcluster.RouterOptions{
+			{Job: "sandbox-router", Identity: dev}, {Job: "sandbox-router-tokens", Identity: tokens}, {Job: "sandbox-router-broken", Identity: dev, Sandboxes: "openclaw-broken"},
+		},
+		Progress: func(f string, a ...any) { fmt.Printf(f+"\n", a...) },
+	})
+	if err != nil {
+		return nil, err
+	}
+	s := &stack{Stack: st, consulURL: "http://" + st.Consul.Addr, bridgeIP: st.BridgeIP, modelAddr: st.ModelAddr, secretKey: st.S3.SecretKey, accessKey: st.S3.AccessKey}
+	s.dev = router{addr: st.Routers[0], domain: "localhost"}
+	s.tokens = map[string]router{}
+	for _, u := range tokenUsers {
+		s.tokens[u] = router{addr: st.Routers[1], domain: "localhost", token: tokenOf(u)}
+	}
+	s.broken = router{addr: st.Routers[2], domain: "localhost"}
+	_, s.nomadPort, _ = net.SplitHostPort(st.Nomad.Addr)
+	s.store, err = objstore.Open(ctx, objstore.Config{URL: "s3://" + st.S3.Bucket, Endpoint: st.S3.Endpoint(), Region: "us-east-1",
+		AccessKeyID: st.S3.AccessKey, SecretAccessKey: st.S3.SecretKey, PathStyle: true})
+	return s, err
+}
+
+// leftovers are processes, mounts, interfaces and rules of the stack that is gone.
+func leftovers(dir string) string {
+	var out strings.Builder
+	for _, cmd := range [][]string{{"pgrep", "-af", dir}, {"grep", dir, "/proc/self/mounts"}, {"ip", "-o", "link", "show", e2eBridge}, {"sh", "-c", "nft list tables | grep ocs_e2e0"}, {"sh", "-c", "iptables -S | grep " + e2eBridge}} {
+		if b, err := exec.Command(cmd[0], cmd[1:]...).Output(); err == nil && len(b) > 0 {
+			fmt.Fprintf(&out, "%v:\n%s", cmd, b)
+		}
+	}
+	return out.String()
+}
+
+func eventually(t *testing.T, limit time.Duration, what string, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(limit); !ok(); time.Sleep(pollPause) {
+		if time.Now().After(end) {
+			t.Fatalf("no %s within %s", what, limit)
+		}
+	}
+}
+
+// do sends a request for a user's sandbox, as a program would.
+func (s *stack) do(t *testing.T, r router, method, user, path, body string, h http.Header) *http.Response {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), method, "http://"+r.addr+path, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Host = r.host(user)
+	for k, v := range h {
+		req.Header[k] = v
+	}
+	if r.token != "" {
+		req.Header.Set("Authorization", "Bearer "+r.token)
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatalf("%s %s for %s: %v", method, path, user, err)
+	}
+	return resp
+}
+
+func (s *stack) get(t *testing.T, r router, user, path string, h http.Header) *http.Response {
+	t.Helper()
+	return s.do(t, r, http.MethodGet, user, path, "", h)
+}
+
+func (s *stack) post(t *testing.T, r router, user, path, body, accept string) *http.Response {
+	t.Helper()
+	return s.do(t, r, http.MethodPost, user, path, body, http.Header{"Content-Type": {"application/json"}, "Accept": {accept}})
+}
+
+// dispatch starts a sandbox by hand and returns the child job's id.
+func (s *stack) dispatch(t *testing.T, user string) string {
+	t.Helper()
+	resp, _, err := s.Nomad.Client().Jobs().Dispatch("openclaw", map[string]string{"user": user}, nil, "", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp.DispatchedJobID
+}
+
+func (s *stack) passing(user string) *consul.ServiceEntry {
+	entries, _, err := s.Consul.Client().Health().Service("openclaw-gateway", "", true, nil)
+	if err != nil {
+		return nil
+	}
+	for _, e := range entries {
+		if e.Service.Meta["user"] == user {
+			return e
+		}
+	}
+	return nil
+}
+
+func (s *stack) waitPassing(t *testing.T, user string) (e *consul.ServiceEntry) {
+	t.Helper()
+	eventually(t, startLimit, "passing gateway of "+user, func() bool { e = s.passing(user); return e != nil })
+	return e
+}
+
+// children are the user's dispatched jobs.
+func (s *stack) children(t *testing.T, user string, want func(*nomad.JobListStub) bool) (ids []string) {
+	t.Helper()
+	jobs, _, err := s.Nomad.Client().Jobs().ListOptions(&nomad.JobListOptions{Fields: &nomad.JobListFields{Meta: true}}, &nomad.QueryOptions{Prefix: "openclaw/dispatch-"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, j := range jobs {
+		if j.Meta["user"] == user && want(j) {
+			ids = append(ids, j.ID)
+		}
+	}
+	return ids
+}
+
+func (s *stack) allChildren(t *testing.T, user string) []string {
+	t.Helper()
+	return s.children(t, user, func(*nomad.JobListStub) bool { return true })
+}
+
+func (s *stack) liveChildren(t *testing.T, user string) []string {
+	t.Helper()
+	return s.children(t, user, func(j *nomad.JobListStub) bool { return !j.Stop && j.Status != "dead" })
+}
+
+// stop ends a user's sandbox and waits until it has saved and is gone.
+func (s *stack) stop(t *testing.T, user string) {
+	t.Helper()
+	for _, id := range s.liveChildren(t, user) {
+		if _, _, err := s.Nomad.Client().Jobs().Deregister(id, false, nil); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, time.Minute, "end of "+id, func() bool {
+			allocs, _, err := s.Nomad.Client().Jobs().Allocations(id, true, nil)
+			return err == nil && len(allocs) > 0 && (allocs[0].ClientStatus == nomad.AllocClientStatusComplete || allocs[0].ClientStatus == nomad.AllocClientStatusFailed)
+		})
+	}
+	eventually(t, time.Minute, "clean head of "+user, func() bool {
+		h, _, err := snapshot.ReadHead(t.Context(), s.store, sandbox.User(user))
+		return err == nil && h.State == snapshot.StateClean
+	})
+	eventually(t, time.Minute, "deregistration of "+user, func() bool { return s.passing(user) == nil })
+}
+
+func (s *stack) waitGone(t *testing.T, user, generation string) {
+	t.Helper()
+	eventually(t, time.Minute, "end of generation "+generation, func() bool {
+		e := s.passing(user)
+		a, _, err := s.Nomad.Client().Allocations().Info(generation, nil)
+		return err == nil && (e == nil || e.Service.Meta["generation"] != generation || len(a.TaskStates["gateway"].Events) > 0 && a.TaskStates["gateway"].Restarts > 0)
+	})
+}
+
+// waitSaved waits until a snapshot that was begun after that moment is committed.
+func (s *stack) waitSaved(t *testing.T, user string, after time.Time) {
+	t.Helper()
+	eventually(t, time.Minute, "snapshot of "+user, func() bool {
+		h, _, err := snapshot.ReadHead(t.Context(), s.store, sandbox.User(user))
+		// One more interval than the moment, so that its capture began later too.
+		return err == nil && h.Saved.After(after.Add(time.Second))
+	})
+}
+
+// localState are the folders of a run that are still on the node.
+func (s *stack) localState(t *testing.T, generation string) []string {
+	t.Helper()
+	var left []string
+	eventually(t, time.Minute, "clean node", func() bool {
+		left, _ = filepath.Glob(filepath.Join(s.Dir(), "sandboxes", "run", "*", generation, "*"))
+		s.Nomad.Client().System().GarbageCollect()
+		return len(left) == 0
+	})
+	return left
+}
+
+// gatewayProcesses are the host's pids of a run, the gateway's own first.
+func (s *stack) gatewayProcesses(t *testing.T, generation string) (pids []string) {
+	t.Helper()
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		env, err := os.ReadFile(filepath.Join("/proc", e.Name(), "environ"))
+		if err != nil || !strings.Contains(string(env), "NOMAD_ALLOC_ID="+generation) {
+			continue
+		}
+		pids = append(pids, e.Name())
+	}
+	if len(pids) == 0 {
+		t.Fatalf("generation %s has no process", generation)
+	}
+	return pids
+}
+
+func kill9(t *testing.T, pid string) {
+	t.Helper()
+	var n int
+	fmt.Sscan(pid, &n)
+	if err := syscall.Kill(n, syscall.SIGKILL); err != nil && err != syscall.ESRCH {
+		t.Fatal(err)
+	}
+}
+
+func namespace(t *testing.T, pid, kind string) string {
+	t.Helper()
+	to, err := os.Readlink(filepath.Join("/proc", pid, "ns", kind))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return to
+}
+
+func (s *stack) keys(t *testing.T, user string) (keys []string) {
+	t.Helper()
+	for info, err := range s.store.List(t.Context(), "users/"+user) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		keys = append(keys, info.Key)
+	}
+	return keys
+}
+
+// execInside runs a command in a user's sandbox and returns its output.
+func (s *stack) execInside(t *testing.T, user string, cmd ...string) string {
+	t.Helper()
+	a, _, err := s.Nomad.Client().Allocations().Info(s.waitPassing(t, user).Service.Meta["generation"], nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	var out strings.Builder
+	if _, err := s.Nomad.Client().Allocations().Exec(ctx, a, "gateway", false, cmd, strings.NewReader(""), &out, &out, nil, nil); err != nil {
+		t.Fatalf("exec in %s's sandbox: %v", user, err)
+	}
+	return out.String()
+}
+
+// connectInside tries a TCP connection from inside a user's sandbox.
+func (s *stack) connectInside(t *testing.T, user, to string) string {
+	t.Helper()
+	host, port, _ := net.SplitHostPort(to)
+	node, err := devcluster.Tool("node")
+	if err != nil {
+		t.Fatal(err)
+	}
+	script := fmt.Sprintf(`const c=require("net").connect(%s,%q);c.setTimeout(2000);c.on("connect",()=>{console.log("open");process.exit()});for(const e of ["error","timeout"])c.on(e,()=>{console.log("closed");process.exit()})`, port, host)
+	return strings.TrimSpace(s.execInside(t, user, node, "-e", script))
+}
+
+func (s *stack) restartNomad(t *testing.T) {
+	t.Helper()
+	if err := s.Nomad.Restart(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}
