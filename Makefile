@@ -1,0 +1,42 @@
+# `make dev` runs everything on this machine, `make test` passes all tests; both
+# install what they need first.
+
+CACHE ?= $(shell tools/install --where)
+ARGS  ?=
+
+.PHONY: help
+help: ## say what the targets do
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+.PHONY: dev
+dev: tools build ## run it all here: Consul, Nomad, S3, a demo model, the driver, the router (ARGS="-help" lists options)
+	@bin/dev $(ARGS)
+
+.PHONY: test
+test: tools check ## unit, integration and end-to-end tests, with the race detector
+	go test -race -p 1 -timeout 40m ./...
+
+.PHONY: check
+check: ## formatting, vet, file sizes, config example
+	@test -z "$$(gofmt -l cmd deploy internal plugin test)" || { echo "not formatted:"; gofmt -l cmd deploy internal plugin test; exit 1; }
+	@long=$$(git ls-files '*.go' '*.mjs' '*.sh' '*.hcl' | xargs wc -l | awk '$$2 != "total" && $$1 > 400'); test -z "$$long" || { echo "longer than 400 lines:"; echo "$$long"; exit 1; }
+	go vet ./...
+	go run ./cmd/sandbox-router -check-config -config docs/router.example.hcl
+
+.PHONY: build
+build: ## build the driver, the router and the dev program into bin/
+	go build -o bin/sandbox ./plugin
+	go build -o bin/sandbox-router ./cmd/sandbox-router
+	go build -o bin/dev ./deploy/dev
+
+.PHONY: tools
+tools: ## build or find Nomad, Consul and the S3 server, install Node and OpenClaw, into the cache
+	@tools/install
+
+.PHONY: image
+image: ## build the sandbox's image (needs Docker)
+	docker build -f docker/Dockerfile -t openclaw-sandbox:$(shell sed -n 's/^OPENCLAW=//p' tools/versions) $$(sed -n 's/^\(OPENCLAW\|NODE\)=\(.*\)/--build-arg \1_VERSION=\2/p' tools/versions) docker
+
+.PHONY: clean
+clean: ## remove what was built here; the cache and the dev state stay
+	rm -rf bin test-artifacts
