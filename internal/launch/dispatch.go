@@ -46,19 +46,31 @@ func (l *Launcher) dispatchOnce(ctx context.Context, f *Flight) (string, error) 
 	meta := map[string]string{"user": string(u), "generation": last}
 	resp, _, err := l.nomad.Jobs().Dispatch(l.config.Job, meta, nil, "", write)
 	if err != nil {
-		if strings.Contains(err.Error(), "not found") {
-			return "", &sandbox.Failure{Reason: sandbox.ReasonConfig, Err: err,
-				Message: fmt.Sprintf("Nomad has no job %q; the operator registers it with `nomad job run jobs/openclaw.nomad.hcl`.", l.config.Job)}
-		}
-		if code, ok := err.(nomad.UnexpectedResponseError); ok && code.StatusCode() == http.StatusForbidden {
-			return "", &sandbox.Failure{Reason: sandbox.ReasonConfig, Err: err,
-				Message: "Nomad refused the router's token; the operator gives it the right to dispatch and read jobs."}
-		}
-		return "", fmt.Errorf("dispatch: %w", err)
+		return "", refused(l.config.Job, err)
 	}
 	l.log.Info("dispatched", "user", u, "job", resp.DispatchedJobID)
 	return l.keepOldest(ctx, u, resp.DispatchedJobID)
 }
+
+// refused gives a dispatch that Nomad did not take its class: what it answers
+// with is the operator's to mend, but for a server that has no leader just now.
+func refused(job string, err error) error {
+	var answer nomad.UnexpectedResponseError
+	if !errors.As(err, &answer) || !answer.HasStatusCode() || noLeader(err) {
+		return fmt.Errorf("dispatch: %w", err)
+	}
+	text := fmt.Sprintf("Nomad refused to start job %q: %.200s; the operator looks at the job and at the router's token.", job, strings.TrimSpace(answer.Body()))
+	switch {
+	case answer.StatusCode() == http.StatusForbidden:
+		text = "Nomad refused the router's token; the operator gives it the right to dispatch and read jobs."
+	case strings.Contains(answer.Body(), "not found"):
+		text = fmt.Sprintf("Nomad has no job %q; the operator registers it with `nomad job run jobs/openclaw.nomad.hcl`.", job)
+	}
+	return &sandbox.Failure{Reason: sandbox.ReasonConfig, Message: text, Err: err}
+}
+
+// noLeader: the servers are electing one, which takes a moment.
+func noLeader(err error) bool { return strings.Contains(err.Error(), "No cluster leader") }
 
 // lock takes the user's lock, so that only one router looks and dispatches at a
 // time. Without Consul it goes on: the token and the second look still hold.
@@ -76,12 +88,20 @@ func (l *Launcher) lock(ctx context.Context, u sandbox.User) (unlock func()) {
 		l.log.Warn("no lock for a start", "user", u, "error", err)
 		return none
 	}
-	lost, err := lock.Lock(ctx.Done())
-	if err != nil || lost == nil {
-		l.log.Warn("no lock for a start", "user", u, "error", err)
-		return none
-	}
-	return func() {
+	// The session is made without a context, so a Consul that hangs would hold
+	// this start for ever: the lock is waited for beside it, and given back if it
+	// comes too late.
+	ctx, cancel := context.WithTimeout(ctx, l.config.LockWait)
+	got := make(chan bool, 1)
+	l.wg.Go(func() {
+		lost, err := lock.Lock(ctx.Done())
+		if err != nil {
+			l.log.Warn("no lock for a start", "user", u, "error", err)
+		}
+		got <- err == nil && lost != nil
+	})
+	release := func() {
+		defer cancel()
 		if err := lock.Unlock(); err != nil {
 			l.log.Warn("release the lock of a start", "user", u, "error", err)
 		}
@@ -90,6 +110,20 @@ func (l *Launcher) lock(ctx context.Context, u sandbox.User) (unlock func()) {
 			l.log.Debug("remove the lock of a start", "user", u, "error", err)
 		}
 	}
+	select {
+	case ok := <-got:
+		if ok {
+			return release
+		}
+	case <-ctx.Done():
+		l.wg.Go(func() {
+			if <-got {
+				release()
+			}
+		})
+	}
+	cancel()
+	return none
 }
 
 // callTimeout bounds one call of Nomad's API.
@@ -152,10 +186,14 @@ func busy(j *nomad.JobListStub) bool {
 func (l *Launcher) settled(ctx context.Context, f *Flight) ([]*nomad.JobListStub, string, error) {
 	for {
 		live, last, err := l.children(ctx, f.User)
-		if !errors.Is(err, errEnding) {
+		switch {
+		case errors.Is(err, errEnding):
+			f.report(sandbox.Progress{Phase: sandbox.PhaseQueued, Message: "Waiting until the last run has saved its state"})
+		case err != nil && noLeader(err):
+			f.report(sandbox.Progress{Phase: sandbox.PhaseQueued, Message: "Waiting for Nomad to elect a leader"})
+		default:
 			return live, last, err
 		}
-		f.report(sandbox.Progress{Phase: sandbox.PhaseQueued, Message: "Waiting until the last run has saved its state"})
 		timer := time.NewTimer(endingPause)
 		select {
 		case <-timer.C:
@@ -194,19 +232,4 @@ func (l *Launcher) deregister(ctx context.Context, job string) error {
 		return fmt.Errorf("stop job %s: %w", job, err)
 	}
 	return nil
-}
-
-// Stop ends the user's sandbox; its state is saved. It returns the number of
-// jobs that were stopped.
-func (l *Launcher) Stop(ctx context.Context, u sandbox.User) (int, error) {
-	live, _, err := l.children(ctx, u)
-	if err != nil && !errors.Is(err, errEnding) {
-		return 0, err
-	}
-	for n, j := range live {
-		if err := l.deregister(ctx, j.ID); err != nil {
-			return n, err
-		}
-	}
-	return len(live), nil
 }

@@ -39,7 +39,7 @@ type Config struct {
 
 // DefaultConfig are the settings that a deployment rarely changes.
 func DefaultConfig() Config {
-	return Config{Job: "openclaw", StartTimeout: 3 * time.Minute, CapacityWait: 10 * time.Second, LockWait: 15 * time.Second, RetryAfter: time.Minute}
+	return Config{Job: "openclaw", StartTimeout: 3 * time.Minute, CapacityWait: 10 * time.Second, LockWait: 5 * time.Second, RetryAfter: time.Minute}
 }
 
 // Locator is where a started gateway turns up.
