@@ -58,7 +58,8 @@ func (s *Stack) RegisterSandboxes(ctx context.Context, name string, edit func(va
 	}
 	vars := map[string]any{
 		"command": filepath.Join(s.o.Dir, "libexec", "start.sh"), "env": env, "gateway_defaults": defaults, "origins": origins,
-		"network": "bridge", "address_mode": "driver", "trusted_proxies": []string{s.BridgeIP},
+		// Shares, not limits: a small machine runs several that are mostly idle.
+		"cpu": 250, "network": "bridge", "address_mode": "driver", "trusted_proxies": []string{s.BridgeIP},
 	}
 	if !s.isolated() {
 		vars["network"], vars["address_mode"], vars["trusted_proxies"] = "host", "host", []string{"127.0.0.1", "::1"}

@@ -31,7 +31,8 @@ type Config struct {
 	// CapacityWait is how long a start may wait for a node with room. Then it is
 	// withdrawn, so that nothing starts later by surprise.
 	CapacityWait time.Duration
-	// LockWait bounds the wait for the lock of another router's dispatch.
+	// LockWait bounds the wait for Consul before a start goes on without it: for
+	// one look-up, and for the lock of another router's dispatch.
 	LockWait time.Duration
 	// RetryAfter is how long a failure that a retry can not mend is remembered.
 	RetryAfter time.Duration
@@ -174,7 +175,9 @@ func (l *Launcher) explain(ctx context.Context, err error) *sandbox.Failure {
 // start brings the user's gateway into the catalog.
 func (l *Launcher) start(ctx context.Context, f *Flight) (catalog.Instance, error) {
 	// The catalog may be a moment behind: a gateway that Consul knows needs no start.
-	if err := l.locator.Refresh(ctx); err != nil {
+	refresh, cancel := context.WithTimeout(ctx, l.config.LockWait)
+	defer cancel()
+	if err := l.locator.Refresh(refresh); err != nil {
 		l.log.Warn("start without Consul", "user", f.User, "error", err)
 	} else if i, ok := l.locator.Lookup(f.User); ok {
 		return i, nil

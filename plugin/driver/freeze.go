@@ -12,12 +12,23 @@ type freezer interface {
 	thaw() error
 }
 
+// freezeTries is how often a freeze is tried.
+const freezeTries = 3
+
 // frozen runs f while the task stands still, and returns for how long it stood.
 // It always thaws, also when f fails.
 func frozen(z freezer, f func() error) (time.Duration, error) {
 	begin := time.Now()
-	if err := z.freeze(); err != nil {
-		return 0, errors.Join(fmt.Errorf("freeze: %w", err), z.thaw())
+	// A v1 freezer can miss a process that is just forking; it then asks to be
+	// thawed and tried again.
+	for try := 1; ; try++ {
+		err := z.freeze()
+		if err == nil {
+			break
+		}
+		if terr := z.thaw(); terr != nil || try == freezeTries {
+			return 0, errors.Join(fmt.Errorf("freeze: %w", err), terr)
+		}
 	}
 	err := f()
 	if terr := z.thaw(); terr != nil {

@@ -24,6 +24,7 @@ func (d *Driver) StopTask(id string, timeout time.Duration, signal string) error
 	if signal == "" {
 		signal = stopSignal
 	}
+	t.stopping.Store(true)
 	// A frozen process would take no signal.
 	t.still.Lock()
 	err = t.freezer.thaw()
@@ -70,6 +71,7 @@ func (d *Driver) DestroyTask(id string, force bool) error {
 		if !force {
 			return errors.New("the task is still running")
 		}
+		t.stopping.Store(true)
 		if err := d.inner().StopTask(id, 0, ""); err != nil && !errors.Is(err, drivers.ErrTaskNotFound) {
 			return fmt.Errorf("destroy: %w", err)
 		}

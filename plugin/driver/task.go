@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/nomad/plugins/drivers"
@@ -33,6 +34,8 @@ type task struct {
 
 	// still is held while the process is frozen, and by who lets it go on.
 	still sync.Mutex
+
+	stopping atomic.Bool // somebody asked the process to end
 
 	exited chan struct{} // closed when the process has ended
 	result *drivers.ExitResult
@@ -67,10 +70,23 @@ func (t *task) watch() error {
 		if !ok {
 			return // the plugin ends; the process goes on
 		}
-		t.result = res
+		t.result = t.judge(res)
 		close(t.exited)
 	}()
 	return nil
+}
+
+// errUnasked is the exit of a gateway that ended well although nobody asked it to.
+var errUnasked = errors.New("the gateway ended by itself; if it ran out of memory, raise the job's memory")
+
+// judge makes an exit that nobody asked for a failure, whatever its code: else
+// Nomad takes the work for done, and its restart block does not apply. (Nomad's
+// executor reports code 0 when the kernel kills the first process for memory.)
+func (t *task) judge(res *drivers.ExitResult) *drivers.ExitResult {
+	if res.Successful() && !t.stopping.Load() {
+		return &drivers.ExitResult{ExitCode: 1, OOMKilled: res.OOMKilled, Err: errUnasked}
+	}
+	return res
 }
 
 // findFreezer looks the process up and finds how to stop it for a moment.
@@ -107,7 +123,7 @@ func (t *task) live() {
 				t.fenced()
 			default:
 				t.d.log.Warn("a snapshot failed, the next one has it all again", "user", t.user, "alloc", t.cfg.AllocID, "error", err)
-				t.d.note(t.cfg, "Snapshot failed: %v", failure(err).Message)
+				t.d.note(t.cfg, "Snapshot failed, the next one has it all again: %v", err)
 			}
 		}
 	}

@@ -90,6 +90,7 @@ func TestBrowser(t *testing.T) {
 	s := needStack(t)
 	b := newBrowser(t)
 
+	s.endAfter(t, "dora")
 	b.open(s.dev.url("dora") + "/chat?from=deep-link")
 	b.waitText(30*time.Second, "dora")
 	b.shot("1-progress")
@@ -116,15 +117,20 @@ func TestBrowser(t *testing.T) {
 	b.shot("6-consul-meta")
 }
 
-// The same by path, on a host without wildcard DNS.
-func TestBrowserByPath(t *testing.T) {
+// By path, on a host without wildcard DNS, for programs: the API, a WebSocket, a chat.
+func TestByPath(t *testing.T) {
 	s := needStack(t)
-	b := newBrowser(t)
-	b.open("http://localhost:" + s.dev.port() + "/u/dora/chat")
-	b.waitComposer(startLimit)
-	b.say("hello by path")
-	b.waitText(60*time.Second, "You said: hello by path")
-	b.shot("7-by-path")
+	resp := s.postTo(t, s.dev, "localhost:"+s.dev.port(), "dora", "/u/dora/api/chat", `{"message":"hello by path"}`)
+	if body := readAll(t, resp); resp.StatusCode != http.StatusOK || !strings.Contains(string(body), "hello by path") {
+		t.Fatalf("chat by path: %s %s", resp.Status, body)
+	}
+	get, err := http.Get("http://localhost:" + s.dev.port() + "/u/dora/v1/models")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if body := readAll(t, get); get.StatusCode != http.StatusOK || !strings.Contains(string(body), "openclaw") {
+		t.Errorf("API by path: %s %s", get.Status, body)
+	}
 }
 
 func readAll(t *testing.T, resp *http.Response) []byte {

@@ -31,6 +31,7 @@ type frame struct {
 // dial opens a session for user; the upgrade is held while the sandbox wakes.
 func dial(t *testing.T, r router, user string) *session {
 	t.Helper()
+	shared.endAfter(t, user)
 	ctx, cancel := context.WithTimeout(t.Context(), startLimit)
 	defer cancel()
 	h := http.Header{}

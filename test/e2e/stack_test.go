@@ -185,6 +185,7 @@ func (s *stack) do(t *testing.T, r router, method, user, path, body string, h ht
 		t.Fatal(err)
 	}
 	req.Host = r.host(user)
+	s.endAfter(t, user)
 	for k, v := range h {
 		req.Header[k] = v
 	}
@@ -206,6 +207,23 @@ func (s *stack) get(t *testing.T, r router, user, path string, h http.Header) *h
 func (s *stack) post(t *testing.T, r router, user, path, body, accept string) *http.Response {
 	t.Helper()
 	return s.do(t, r, http.MethodPost, user, path, body, http.Header{"Content-Type": {"application/json"}, "Accept": {accept}})
+}
+
+// postTo posts JSON to a path of the router under another host name.
+func (s *stack) postTo(t *testing.T, r router, host, user, path, body string) *http.Response {
+	t.Helper()
+	s.endAfter(t, user)
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+r.addr+path, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Host = host
+	req.Header.Set("Content-Type", "application/json")
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp
 }
 
 // dispatch starts a sandbox by hand and returns the child job's id.
@@ -233,6 +251,7 @@ func (s *stack) passing(user string) *consul.ServiceEntry {
 
 func (s *stack) waitPassing(t *testing.T, user string) (e *consul.ServiceEntry) {
 	t.Helper()
+	s.endAfter(t, user)
 	eventually(t, startLimit, "passing gateway of "+user, func() bool { e = s.passing(user); return e != nil })
 	return e
 }
@@ -297,6 +316,19 @@ func (s *stack) waitSaved(t *testing.T, user string, after time.Time) {
 		h, _, err := snapshot.ReadHead(t.Context(), s.store, sandbox.User(user))
 		// One more interval than the moment, so that its capture began later too.
 		return err == nil && h.Saved.After(after.Add(time.Second))
+	})
+}
+
+// endAfter stops a user's sandbox when the test ends, so that a small machine has
+// room for the next.
+func (s *stack) endAfter(t *testing.T, user string) {
+	t.Helper()
+	t.Cleanup(func() {
+		for _, id := range s.liveChildren(t, user) {
+			if _, _, err := s.Nomad.Client().Jobs().Deregister(id, false, nil); err != nil {
+				t.Errorf("stop %s: %v", id, err)
+			}
+		}
 	})
 }
 
