@@ -5,6 +5,7 @@ import (
 	"os"
 	"strings"
 	"syscall"
+	"time"
 	"unicode"
 
 	"github.com/hashicorp/nomad/plugins/drivers"
@@ -15,6 +16,23 @@ const (
 	logLines = 4
 	logShown = 500 // characters, at most
 )
+
+// The log goes through a process of Nomad's, so its end comes a moment late.
+const (
+	logWait  = time.Second
+	logPause = 50 * time.Millisecond
+)
+
+// awaitLog is lastLogLines, with a little patience.
+func (t *task) awaitLog() string {
+	tick := time.NewTicker(logPause)
+	defer tick.Stop()
+	for end := time.Now().Add(logWait); ; <-tick.C {
+		if text := lastLogLines(t.cfg); text != "" || time.Now().After(end) {
+			return text
+		}
+	}
+}
 
 // lastLogLines are the end of the task's own log, made safe to show. The sandbox
 // can write in that folder, so its links are not followed.

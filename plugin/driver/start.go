@@ -169,7 +169,7 @@ func (t *task) launch(p plan) (*drivers.TaskHandle, error) {
 
 // notReady says what became of a gateway that never served.
 func (t *task) notReady(err error) error {
-	lines := lastLogLines(t.cfg)
+	lines := t.awaitLog()
 	if lines != "" {
 		lines = " Its last log lines: " + lines
 	}

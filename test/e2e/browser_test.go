@@ -136,6 +136,12 @@ func (b *browser) say(message string) {
 	must(b, 20*time.Second, "type a message", chromedp.Steps(chromedp.KeyEvent(message), chromedp.KeyEvent(kb.Enter)))
 }
 
+// click clicks the link with that text.
+func (b *browser) click(text string) {
+	b.t.Helper()
+	b.until(10*time.Second, "link "+text, js(`const e = __find(document, (e) => e.tagName === 'A' && e.textContent.trim() === '`+text+`'); if (e) e.click(); return !!e`))
+}
+
 // shot keeps a screenshot among the test's artifacts.
 func (b *browser) shot(name string) {
 	b.t.Helper()

@@ -34,6 +34,7 @@ func TestDispatchByHandThenChat(t *testing.T) {
 // (c) POST /api/chat wakes the sandbox, answers as JSON, and streams.
 func TestChatEndpoint(t *testing.T) {
 	s := needStack(t)
+	s.endAfter(t, "carol")
 
 	t.Run("plain, cold", func(t *testing.T) {
 		resp := s.post(t, s.dev, "carol", "/api/chat", `{"message":"plain words"}`, "application/json")
@@ -112,7 +113,9 @@ func TestBrowser(t *testing.T) {
 	b.waitText(60*time.Second, "All service checks passing")
 	b.shot("5-consul-gateway")
 	inst := s.waitPassing(t, "dora")
-	b.open(s.consulURL + "/ui/dc1/services/openclaw-gateway/instances/" + inst.Node.Node + "/" + inst.Service.ID + "/metadata")
+	b.open(s.consulURL + "/ui/dc1/services/openclaw-gateway/instances/" + inst.Node.Node + "/" + inst.Service.ID)
+	b.waitText(60*time.Second, "Tags & Meta")
+	b.click("Tags & Meta")
 	b.waitText(60*time.Second, "generation", "dora")
 	b.shot("6-consul-meta")
 }

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -90,15 +91,11 @@ func TestStartFails(t *testing.T) {
 			t.Fatal(err)
 		}
 		s.expect(t, s.broken, "liam", http.StatusServiceUnavailable, sandbox.ReasonNoCapacity, "memory")
-		jobs, _, err := s.Nomad.Client().Jobs().ListOptions(nil, &nomad.QueryOptions{Prefix: "openclaw-broken/dispatch-"})
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, j := range jobs {
-			if j.Status != "dead" {
-				t.Errorf("job %s is still %s: it would start later by surprise", j.ID, j.Status)
-			}
-		}
+		// What found no room is withdrawn, so that it does not start later by surprise.
+		eventually(t, time.Minute, "withdrawal of every start", func() bool {
+			jobs, _, err := s.Nomad.Client().Jobs().ListOptions(nil, &nomad.QueryOptions{Prefix: "openclaw-broken/dispatch-"})
+			return err == nil && !slices.ContainsFunc(jobs, func(j *nomad.JobListStub) bool { return j.Status != "dead" })
+		})
 	})
 }
 
