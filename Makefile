@@ -14,7 +14,7 @@ dev: tools build ## run it all here: Consul, Nomad, S3, a demo model, the driver
 
 .PHONY: test
 test: tools check ## unit, integration and end-to-end tests, with the race detector
-	go test -race -p 1 -timeout 40m ./...
+	go test -race -count=1 -p 1 -timeout 40m ./...
 
 .PHONY: check
 check: ## formatting, vet, file sizes, config example
@@ -35,7 +35,7 @@ tools: ## build or find Nomad, Consul and the S3 server, install Node and OpenCl
 
 .PHONY: image
 image: ## build the sandbox's image (needs Docker)
-	docker build -f docker/Dockerfile -t openclaw-sandbox:$(shell sed -n 's/^OPENCLAW=//p' tools/versions) $$(sed -n 's/^\(OPENCLAW\|NODE\)=\(.*\)/--build-arg \1_VERSION=\2/p' tools/versions) docker
+	docker build -t openclaw-sandbox:$(shell . tools/versions; echo $$OPENCLAW) $(shell . tools/versions; echo --build-arg=NODE_VERSION=$$NODE --build-arg=OPENCLAW_VERSION=$$OPENCLAW) docker
 
 .PHONY: clean
 clean: ## remove what was built here; the cache and the dev state stay
