@@ -1,6 +1,8 @@
 package main
 
 import (
+	"bufio"
+	"net"
 	"net/http"
 	"strconv"
 	"time"
@@ -55,15 +57,33 @@ func (m *metrics) handler() http.Handler {
 // count counts answers by class.
 func (m *metrics) count(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		s := &statusWriter{ResponseWriter: w, status: http.StatusOK}
-		defer func() { m.requests.WithLabelValues(strconv.Itoa(s.status/100) + "xx").Inc() }()
+		s := &statusWriter{ResponseWriter: w, status: http.StatusOK, count: func(status int) {
+			m.requests.WithLabelValues(strconv.Itoa(status/100) + "xx").Inc()
+		}}
+		defer func() {
+			if !s.upgraded {
+				s.count(s.status)
+			}
+		}()
 		next.ServeHTTP(s, r)
 	})
 }
 
 type statusWriter struct {
 	http.ResponseWriter
-	status int
+	status   int
+	count    func(status int)
+	upgraded bool
+}
+
+// Hijack counts an upgrade when it happens, not when it ends hours later.
+func (s *statusWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	conn, rw, err := http.NewResponseController(s.ResponseWriter).Hijack()
+	if err == nil {
+		s.upgraded = true
+		s.count(http.StatusSwitchingProtocols)
+	}
+	return conn, rw, err
 }
 
 func (s *statusWriter) WriteHeader(code int) {

@@ -55,7 +55,7 @@ func serve(ctx context.Context, c config.Config, logTo io.Writer) error {
 	launcher := launch.New(life, starts, nc, cc, cat, log, m.wake)
 
 	draining := drain.New()
-	rt := router.New(router.Config{Domain: c.Domain, HoldTimeout: c.HoldTimeout}, methods(c), cat, launcher, draining.Draining, log)
+	rt := router.New(router.Config{Domain: c.Domain, HoldTimeout: c.HoldTimeout}, methods(c), cat, starter{launcher}, draining.Begun(), log)
 	px := proxy.New(proxy.Config{DialTimeout: c.DialTimeout, IdleTimeout: c.IdleTimeout, ForwardedClient: c.ForwardedClient, Scheme: c.Scheme},
 		func(t proxy.Target) { cat.Evict(sandbox.User(t.User), t.Generation) }, rt.GatewayDown, log)
 	rt.Use(px)
@@ -89,6 +89,19 @@ func serve(ctx context.Context, c config.Config, logTo io.Writer) error {
 	err = errors.Join(err, metricsSrv.Close(), g.Wait())
 	log.Info("ended")
 	return err
+}
+
+// starter is the launcher as the router wants it.
+type starter struct{ *launch.Launcher }
+
+func (s starter) Wake(u sandbox.User, retry bool) router.Flight { return s.Launcher.Wake(u, retry) }
+
+func (s starter) Flight(u sandbox.User) (router.Flight, bool) {
+	f, ok := s.Launcher.Flight(u)
+	if !ok {
+		return nil, false
+	}
+	return f, true
 }
 
 func ignore(err, expected error) error {

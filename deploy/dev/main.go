@@ -130,6 +130,7 @@ func greet(st *devcluster.Stack, s settings, real bool, took time.Duration) {
 	fmt.Printf("\nReady after %s.\n\n", took.Round(100*time.Millisecond))
 	row := func(what, where string) { fmt.Printf("  %-22s %s\n", what, where) }
 	row("Open a sandbox", fmt.Sprintf("http://alice.localhost:%d/  (any name will do in place of alice)", s.router))
+	row("Without wildcard DNS", fmt.Sprintf("http://localhost:%d/u/alice/", s.router))
 	row("Your own", fmt.Sprintf("http://localhost:%d/  (user me)", s.router))
 	row("Chat by HTTP", fmt.Sprintf(`curl -d '{"message":"hello"}' -H 'Content-Type: application/json' http://localhost:%d/u/alice/api/chat`, s.router))
 	row("Consul UI", "http://"+st.Consul.Addr+"/ui/")

@@ -4,6 +4,7 @@ package chat
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -12,8 +13,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-
-	"crypto/rand"
 
 	"github.com/gorilla/websocket"
 )
@@ -26,6 +25,37 @@ var (
 	ErrBroken = errors.New("the connection to the gateway broke")
 )
 
+// RefusedError is a request that the gateway did not accept. It is ErrRefused.
+type RefusedError struct {
+	Method  string // "connect" or "chat.send"
+	Code    string // the gateway's, for example CodeInvalid
+	Message string // what the gateway says about it
+}
+
+// CodeInvalid is the gateway's code for a request that is wrong in itself, such as
+// a session of an agent that does not exist.
+const CodeInvalid = "INVALID_REQUEST"
+
+func (e *RefusedError) Error() string {
+	return fmt.Sprintf("%v %s: %s (%s)", ErrRefused, e.Method, e.Message, e.Code)
+}
+
+// Unwrap makes it ErrRefused.
+func (e *RefusedError) Unwrap() error { return ErrRefused }
+
+// TurnError is a turn that began and did not end with a reply.
+type TurnError struct {
+	State   string // "error" or "aborted"
+	Message string // what the gateway says about it, for its user; may be empty
+}
+
+func (e *TurnError) Error() string {
+	if e.Message == "" {
+		return "the turn ended as " + e.State
+	}
+	return "the turn ended as " + e.State + ": " + e.Message
+}
+
 // DefaultSession is the conversation that the Control UI opens with.
 const DefaultSession = "agent:main:main"
 
@@ -35,6 +65,9 @@ const protocol = 4
 const (
 	handshakeTimeout = 20 * time.Second
 	maxMessage       = 26 << 20 // the gateway's own limit of a frame
+	// maxSilence: a gateway sends a tick every 30 s, so one that is silent for
+	// longer than two of them is gone, or frozen.
+	maxSilence = 75 * time.Second
 )
 
 // Client is a connection to one gateway. It is for one goroutine.
@@ -81,7 +114,7 @@ type frame struct {
 	Event   string          `json:"event"`
 	OK      bool            `json:"ok"`
 	Payload json.RawMessage `json:"payload"`
-	Error   *struct {
+	Error   struct {
 		Code    string `json:"code"`
 		Message string `json:"message"`
 	} `json:"error"`
@@ -89,6 +122,7 @@ type frame struct {
 
 func (c *Client) read() (frame, error) {
 	var f frame
+	c.conn.SetReadDeadline(time.Now().Add(maxSilence))
 	if err := c.conn.ReadJSON(&f); err != nil {
 		var closed *websocket.CloseError
 		if errors.As(err, &closed) && closed.Code == websocket.ClosePolicyViolation {
@@ -101,8 +135,8 @@ func (c *Client) read() (frame, error) {
 
 // hello answers the gateway's challenge.
 func (c *Client) hello() error {
-	c.conn.SetReadDeadline(time.Now().Add(handshakeTimeout))
-	defer c.conn.SetReadDeadline(time.Time{})
+	late := time.AfterFunc(handshakeTimeout, func() { c.conn.Close() })
+	defer late.Stop()
 	for {
 		f, err := c.read()
 		if err != nil {
@@ -133,10 +167,8 @@ func (c *Client) call(method string, params any, on func(frame)) error {
 			return err
 		case f.Type == "res" && f.ID == id && f.OK:
 			return nil
-		case f.Type == "res" && f.ID == id && f.Error != nil:
-			return fmt.Errorf("%w: %s: %s (%s)", ErrRefused, method, f.Error.Message, f.Error.Code)
 		case f.Type == "res" && f.ID == id:
-			return fmt.Errorf("%w: %s", ErrRefused, method)
+			return &RefusedError{Method: method, Code: f.Error.Code, Message: f.Error.Message}
 		case on != nil:
 			on(f)
 		}
@@ -156,8 +188,10 @@ type turn struct {
 	} `json:"message"`
 }
 
-// Say sends a message to a session and returns the whole reply. delta (may be
-// nil) gets each piece as it comes; its error ends the conversation.
+// Say sends a message to a session ("" for DefaultSession) and returns the whole
+// reply. delta (may be nil) gets each piece as it comes, and "" now and then as a
+// sign of life; its error ends the conversation. It returns a *TurnError if the
+// turn failed, ErrRefused if there was none, or ErrBroken.
 func (c *Client) Say(session, message string, delta func(text string) error) (string, error) {
 	if session == "" {
 		session = DefaultSession
@@ -174,6 +208,11 @@ func (c *Client) Say(session, message string, delta func(text string) error) (st
 			f, early = early[0], early[1:]
 		} else if f, err = c.read(); err != nil {
 			return "", err
+		}
+		if f.Event == "tick" && delta != nil {
+			if err := delta(""); err != nil {
+				return "", err
+			}
 		}
 		if f.Type != "event" || f.Event != "chat" {
 			continue
@@ -196,7 +235,7 @@ func (c *Client) Say(session, message string, delta func(text string) error) (st
 			}
 			return text.String(), nil
 		case "aborted", "error":
-			return "", fmt.Errorf("%w: the turn ended as %s: %s", ErrRefused, t.State, t.ErrorMessage)
+			return "", &TurnError{State: t.State, Message: t.ErrorMessage}
 		}
 	}
 }

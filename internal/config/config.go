@@ -45,6 +45,9 @@ type Config struct {
 	ForwardedClient string        // stands for a client on loopback, which gateways refuse
 }
 
+// gatewayIdle is after how long a gateway closes an idle connection.
+const gatewayIdle = 5 * time.Second
+
 // NewConfig returns every default.
 func NewConfig() Config {
 	return Config{
@@ -132,7 +135,7 @@ func Parse(text []byte, name string) (Config, error) {
 	if diags := gohcl.DecodeBody(parsed.Body, nil, &f); diags.HasErrors() {
 		return c, explain(parser, diags)
 	}
-	diags = f.apply(&c)
+	diags = f.apply(&c, parsed.Body)
 	if diags.HasErrors() {
 		return c, explain(parser, diags)
 	}
@@ -148,14 +151,14 @@ func explain(p *hclparse.Parser, diags hcl.Diagnostics) error {
 }
 
 // apply puts what the file says over the defaults.
-func (f *file) apply(c *Config) hcl.Diagnostics {
-	var bad problems
+func (f *file) apply(c *Config, body hcl.Body) hcl.Diagnostics {
+	bad := problems{body: body}
 	set(&c.Listen, f.Listen)
 	set(&c.MetricsListen, f.MetricsListen)
 	set(&c.Domain, f.Domain)
 	set(&c.Scheme, f.Scheme)
-	bad.duration("drain_delay", &c.DrainDelay, f.DrainDelay)
-	bad.duration("drain_timeout", &c.DrainTimeout, f.DrainTimeout)
+	bad.duration("drain_delay", &c.DrainDelay, f.DrainDelay, 0)
+	bad.duration("drain_timeout", &c.DrainTimeout, f.DrainTimeout, 0)
 	if b := f.Consul; b != nil {
 		set(&c.ConsulAddress, b.Address)
 		set(&c.Service, b.Service)
@@ -167,14 +170,14 @@ func (f *file) apply(c *Config) hcl.Diagnostics {
 		set(&c.Job, b.Job)
 	}
 	if b := f.Wake; b != nil {
-		bad.duration("wake.hold_timeout", &c.HoldTimeout, b.HoldTimeout)
-		bad.duration("wake.start_timeout", &c.StartTimeout, b.StartTimeout)
-		bad.duration("wake.capacity_wait", &c.CapacityWait, b.CapacityWait)
-		bad.duration("wake.retry_after", &c.RetryAfter, b.RetryAfter)
+		bad.duration("wake.hold_timeout", &c.HoldTimeout, b.HoldTimeout, 1)
+		bad.duration("wake.start_timeout", &c.StartTimeout, b.StartTimeout, 1)
+		bad.duration("wake.capacity_wait", &c.CapacityWait, b.CapacityWait, 0)
+		bad.duration("wake.retry_after", &c.RetryAfter, b.RetryAfter, 0)
 	}
 	if b := f.Upstream; b != nil {
-		bad.duration("upstream.dial_timeout", &c.DialTimeout, b.DialTimeout)
-		bad.duration("upstream.idle_timeout", &c.IdleTimeout, b.IdleTimeout)
+		bad.duration("upstream.dial_timeout", &c.DialTimeout, b.DialTimeout, 1)
+		bad.duration("upstream.idle_timeout", &c.IdleTimeout, b.IdleTimeout, 1)
 		set(&c.ForwardedClient, b.ForwardedClient)
 	}
 	f.applyIdentity(c, &bad)
@@ -190,7 +193,7 @@ func (f *file) applyIdentity(c *Config, bad *problems) {
 			set(&name, b.User)
 			user, err := sandbox.ParseUser(name)
 			if err != nil {
-				bad.at(where(b.Body), "identity \"dev\": "+err.Error())
+				bad.in(b.Body, "identity \"dev\": "+err.Error())
 			}
 			c.DevUser = user
 		case "token":
@@ -199,41 +202,50 @@ func (f *file) applyIdentity(c *Config, bad *problems) {
 				set(&role, t.Role)
 				tok, err := identity.ParseToken(t.SHA256, t.User, role)
 				if err != nil {
-					bad.at(where(t.Body), fmt.Sprintf("token %q: %v", t.User, err))
+					bad.in(t.Body, fmt.Sprintf("token %q: %v", t.User, err))
 				}
 				c.Tokens = append(c.Tokens, tok)
 			}
 		default:
-			bad.at(where(b.Body), fmt.Sprintf("identity %q is not one of dev, token", b.Kind))
+			bad.in(b.Body, fmt.Sprintf("identity %q is not one of dev, token", b.Kind))
 		}
 	}
 	if c.DevUser == "" && len(c.Tokens) == 0 {
-		bad.at(nil, "nobody could enter: add an identity block, for example identity \"token\" { token \"alice\" { sha256 = \"…\" } }")
+		bad.at("", "nobody could enter: add an identity block, for example identity \"token\" { token \"alice\" { sha256 = \"…\" } }")
 	}
 }
 
 func (c *Config) check(bad *problems) {
 	for name, addr := range map[string]string{"listen": c.Listen, "metrics_listen": c.MetricsListen} {
 		if _, _, err := net.SplitHostPort(addr); err != nil && (name == "listen" || addr != "") {
-			bad.at(nil, fmt.Sprintf("%s: want host:port, got %q", name, addr))
+			bad.at(name, "want host:port, got %q", addr)
 		}
 	}
 	if host, _, err := net.SplitHostPort(c.Listen); err == nil && c.DevUser != "" {
 		if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
-			bad.at(nil, fmt.Sprintf("identity \"dev\" lets everybody be anybody, so listen must be on loopback, not %q", c.Listen))
+			bad.at("listen", "identity \"dev\" lets everybody be anybody, so this must be on loopback, not %q", c.Listen)
 		}
 	}
 	if c.Domain == "" || strings.ContainsAny(c.Domain, "/:* ") || c.Domain != strings.ToLower(c.Domain) {
-		bad.at(nil, fmt.Sprintf("domain: want a lower-case host name without port, got %q", c.Domain))
+		bad.at("domain", "want a lower-case host name without port, got %q", c.Domain)
 	}
 	if c.Scheme != "http" && c.Scheme != "https" {
-		bad.at(nil, fmt.Sprintf("scheme: want \"http\" or \"https\", got %q", c.Scheme))
+		bad.at("scheme", "want \"http\" or \"https\", got %q", c.Scheme)
+	}
+	if c.Service == "" {
+		bad.at("consul.service", "want the name that gateways register under")
+	}
+	if c.Job == "" {
+		bad.at("nomad.job", "want the name of the parameterized job")
 	}
 	if c.Shards != 1 {
-		bad.at(nil, fmt.Sprintf("consul.shards: only 1 is served by this version, got %d", c.Shards))
+		bad.at("consul.shards", "only 1 is served by this version, got %d", c.Shards)
+	}
+	if c.IdleTimeout >= gatewayIdle {
+		bad.at("upstream.idle_timeout", "want less than %s, after which a gateway closes the connection itself, got %s", gatewayIdle, c.IdleTimeout)
 	}
 	if ip := net.ParseIP(c.ForwardedClient); ip == nil || ip.IsLoopback() {
-		bad.at(nil, fmt.Sprintf("upstream.forwarded_client: want an address that is not loopback, got %q", c.ForwardedClient))
+		bad.at("upstream.forwarded_client", "want an address that is not loopback, got %q", c.ForwardedClient)
 	}
 }
 
@@ -241,29 +253,4 @@ func set[T any](into, from *T) {
 	if from != nil {
 		*into = *from
 	}
-}
-
-// problems collects diagnostics.
-type problems struct{ diags hcl.Diagnostics }
-
-func (p *problems) at(where *hcl.Range, text string) {
-	p.diags = append(p.diags, &hcl.Diagnostic{Severity: hcl.DiagError, Summary: "Invalid setting", Detail: text, Subject: where})
-}
-
-func (p *problems) duration(name string, into *time.Duration, from *string) {
-	if from == nil {
-		return
-	}
-	d, err := time.ParseDuration(*from)
-	if err != nil || d < 0 {
-		p.at(nil, fmt.Sprintf("%s: want a duration like \"30s\", got %q", name, *from))
-		return
-	}
-	*into = d
-}
-
-// where is a block's place in the file.
-func where(b hcl.Body) *hcl.Range {
-	r := b.MissingItemRange()
-	return &r
 }

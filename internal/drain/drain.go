@@ -8,25 +8,28 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
+	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 )
 
 // Drain tracks what a server has in hand.
 type Drain struct {
-	draining atomic.Bool
-	mu       sync.Mutex // guards conns
-	conns    map[*conn]bool
+	once  sync.Once
+	begun chan struct{}
+	mu    sync.Mutex // guards conns
+	conns map[*conn]bool
 }
 
 // New returns a Drain that takes requests.
-func New() *Drain { return &Drain{conns: map[*conn]bool{}} }
+func New() *Drain { return &Drain{begun: make(chan struct{}), conns: map[*conn]bool{}} }
 
-// Draining reports whether the end has begun: readiness must fail.
-func (d *Drain) Draining() bool { return d.draining.Load() }
+// Begun is closed when the end has begun: readiness must fail, and a stream
+// that its client can resume elsewhere should end.
+func (d *Drain) Begun() <-chan struct{} { return d.begun }
 
 // Open is the number of upgraded connections.
 func (d *Drain) Open() int {
@@ -38,8 +41,10 @@ func (d *Drain) Open() int {
 // Handler tracks the connections that next upgrades.
 func (d *Drain) Handler(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if d.Draining() {
+		select {
+		case <-d.begun:
 			w.Header().Set("Connection", "close")
+		default:
 		}
 		next.ServeHTTP(&writer{ResponseWriter: w, drain: d}, r)
 	})
@@ -49,20 +54,19 @@ func (d *Drain) Handler(next http.Handler) http.Handler {
 // gives requests until timeout, and then closes what was upgraded with 1012
 // (RFC 6455, "service restart"). It returns an error if requests were cut off.
 func (d *Drain) Run(srv *http.Server, delay, timeout time.Duration) error {
-	d.draining.Store(true)
+	d.once.Do(func() { close(d.begun) })
 	time.Sleep(delay) // load balancers and Consul must see readiness fail
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
 	err := srv.Shutdown(ctx)
 	d.mu.Lock()
-	open := make([]*conn, 0, len(d.conns))
-	for c := range d.conns {
-		open = append(open, c)
-	}
+	open := slices.Collect(maps.Keys(d.conns))
 	d.mu.Unlock()
+	var wg sync.WaitGroup
 	for _, c := range open {
-		c.restart()
+		wg.Go(c.restart)
 	}
+	wg.Wait()
 	if err != nil {
 		return errors.Join(fmt.Errorf("requests were still running after %s: %w", timeout, err), srv.Close())
 	}
@@ -87,41 +91,9 @@ func (w *writer) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	c := &conn{Conn: raw, drain: w.drain}
+	c := &conn{Conn: raw, drain: w.drain, closed: make(chan struct{})}
 	w.drain.mu.Lock()
 	w.drain.conns[c] = true
 	w.drain.mu.Unlock()
 	return c, rw, nil
-}
-
-// conn is an upgraded connection.
-type conn struct {
-	net.Conn
-	drain *Drain
-	mu    sync.Mutex // one write at a time: the close frame must not land inside another
-}
-
-func (c *conn) Write(b []byte) (int, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.Conn.Write(b)
-}
-
-func (c *conn) Close() error {
-	c.drain.mu.Lock()
-	delete(c.drain.conns, c)
-	c.drain.mu.Unlock()
-	return c.Conn.Close()
-}
-
-// closeFrame is a WebSocket close frame with code 1012.
-var closeFrame = []byte{0x88, 0x02, 0x03, 0xf4}
-
-// restartWait bounds the close frame's write: the peer may not read.
-const restartWait = time.Second
-
-func (c *conn) restart() {
-	c.SetWriteDeadline(time.Now().Add(restartWait))
-	c.Write(closeFrame)
-	c.Close()
 }

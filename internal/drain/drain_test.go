@@ -3,107 +3,219 @@ package drain
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/gorilla/websocket"
 )
 
-// A drain lets a running request end, refuses new connections, and tells an open
-// WebSocket to reconnect elsewhere.
-func TestRun(t *testing.T) {
-	d := New()
+// server is a drained server around h, and the end of its Run.
+func server(t *testing.T, h http.Handler, delay, timeout time.Duration) (srv *httptest.Server, d *Drain, end func() <-chan error) {
+	t.Helper()
+	d = New()
+	srv = httptest.NewServer(d.Handler(h))
+	t.Cleanup(srv.Close)
+	return srv, d, func() <-chan error {
+		done := make(chan error, 1)
+		go func() { done <- d.Run(srv.Config, delay, timeout) }()
+		return done
+	}
+}
+
+func receive[T any](t *testing.T, from <-chan T, what string) T {
+	t.Helper()
+	select {
+	case v := <-from:
+		return v
+	case <-time.After(20 * time.Second):
+		t.Fatalf("no %s", what)
+		panic("unreachable")
+	}
+}
+
+// While readiness already fails, requests are still taken, and told to go.
+func TestDelay(t *testing.T) {
+	srv, d, end := server(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "ok") }), 300*time.Millisecond, time.Second)
+	done := end()
+	receive(t, d.Begun(), "beginning")
+	resp, err := http.Get(srv.URL)
+	if err != nil {
+		t.Fatalf("a request within the delay: %v", err)
+	}
+	resp.Body.Close()
+	if !resp.Close {
+		t.Error("the answer lacks Connection: close")
+	}
+	if err := receive(t, done, "end"); err != nil {
+		t.Error(err)
+	}
+	if _, err := net.Dial("tcp", srv.Listener.Addr().String()); err == nil {
+		t.Error("the listener is still open")
+	}
+}
+
+func TestRequestsFinish(t *testing.T) {
 	inside, release := make(chan struct{}), make(chan struct{})
-	mux := http.NewServeMux()
-	mux.HandleFunc("/slow", func(w http.ResponseWriter, r *http.Request) {
+	srv, d, end := server(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		close(inside)
 		<-release
-		io.WriteString(w, "whole")
-	})
-	mux.HandleFunc("/ws", func(w http.ResponseWriter, r *http.Request) {
-		up := websocket.Upgrader{}
-		c, err := up.Upgrade(w, r, nil)
-		if err != nil {
-			t.Error(err)
-			return
-		}
-		for {
-			if _, _, err := c.ReadMessage(); err != nil {
-				c.Close()
-				return
-			}
-		}
-	})
-	srv := httptest.NewServer(d.Handler(mux))
-	defer srv.Close()
-	addr := srv.Listener.Addr().String()
-
-	ws, _, err := websocket.DefaultDialer.DialContext(t.Context(), "ws://"+addr+"/ws", nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ws.Close()
-	if d.Open() != 1 {
-		t.Errorf("%d open WebSockets, want 1", d.Open())
-	}
-	slow := make(chan string, 1)
+		fmt.Fprint(w, "whole")
+	}), 0, 20*time.Second)
+	got := make(chan string, 1)
 	go func() {
-		resp, err := http.Get("http://" + addr + "/slow")
+		resp, err := http.Get(srv.URL)
 		if err != nil {
-			slow <- err.Error()
+			got <- err.Error()
 			return
 		}
 		defer resp.Body.Close()
 		b, _ := io.ReadAll(resp.Body)
-		slow <- string(b)
+		got <- string(b)
 	}()
-	<-inside
-	ended := make(chan error, 1)
-	go func() { ended <- d.Run(srv.Config, time.Millisecond, 10*time.Second) }()
-	for {
-		// Closed to new connections while the slow request still runs.
-		c, err := net.Dial("tcp", addr)
-		if err != nil {
-			break
-		}
-		c.Close()
-	}
-	if !d.Draining() {
-		t.Error("Draining = false during a drain")
-	}
+	receive(t, inside, "request")
+	done := end()
+	receive(t, d.Begun(), "beginning")
 	close(release)
-	if got := <-slow; got != "whole" {
-		t.Errorf("the running request got %q, want its whole answer", got)
+	if body := receive(t, got, "answer"); body != "whole" {
+		t.Errorf("the request got %q, want all of its answer", body)
 	}
-	if err := <-ended; err != nil {
-		t.Errorf("Run = %v", err)
-	}
-	_, _, err = ws.ReadMessage()
-	var closed *websocket.CloseError
-	if !errors.As(err, &closed) || closed.Code != websocket.CloseServiceRestart {
-		t.Errorf("the WebSocket ended with %v, want 1012", err)
-	}
-	if d.Open() != 0 {
-		t.Errorf("%d WebSockets are still tracked", d.Open())
+	if err := receive(t, done, "end"); err != nil {
+		t.Error(err)
 	}
 }
 
-// A request that does not end in time is cut off, and that is an error.
-func TestRunCutsOff(t *testing.T) {
-	d := New()
+func TestRequestsCutOff(t *testing.T) {
 	inside := make(chan struct{})
-	srv := httptest.NewServer(d.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		close(inside)
-		<-r.Context().Done()
-	})))
-	defer srv.Close()
+	srv, _, end := server(t, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { close(inside); <-r.Context().Done() }), 0, 50*time.Millisecond)
 	go http.Get(srv.URL)
-	<-inside
-	if err := d.Run(srv.Config, 0, 50*time.Millisecond); !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("Run = %v, want a deadline error", err)
+	receive(t, inside, "request")
+	if err := receive(t, end(), "end"); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("err = %v, want one that says that requests were cut off", err)
+	}
+}
+
+// socket is a reverse proxy before a gateway that upgrades, and then writes what
+// send gives it.
+func socket(t *testing.T, send <-chan []byte) http.Handler {
+	up := websocket.Upgrader{}
+	gateway := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		conn, err := up.Upgrade(w, r, nil)
+		if err != nil {
+			return
+		}
+		defer conn.Close()
+		go func() {
+			for b := range send {
+				conn.NetConn().Write(b)
+			}
+		}()
+		for {
+			if _, _, err := conn.ReadMessage(); err != nil {
+				return
+			}
+		}
+	}))
+	t.Cleanup(gateway.Close)
+	to, err := url.Parse(gateway.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(to) }, ErrorLog: log.New(io.Discard, "", 0)}
+}
+
+func open(t *testing.T, srv *httptest.Server) *websocket.Conn {
+	t.Helper()
+	conn, _, err := websocket.DefaultDialer.Dial("ws"+strings.TrimPrefix(srv.URL, "http"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	conn.SetReadDeadline(time.Now().Add(20 * time.Second))
+	return conn
+}
+
+func TestWebSocketsAreToldToReconnect(t *testing.T) {
+	send := make(chan []byte, 1)
+	defer close(send)
+	srv, d, end := server(t, socket(t, send), 0, time.Second)
+	conn := open(t, srv)
+	send <- []byte{0x81, 2, 'h', 'i'}
+	if _, b, err := conn.ReadMessage(); err != nil || string(b) != "hi" {
+		t.Fatalf("%q, %v", b, err)
+	}
+	if n := d.Open(); n != 1 {
+		t.Errorf("Open() = %d, want 1", n)
+	}
+	done := end()
+	if _, _, err := conn.ReadMessage(); !websocket.IsCloseError(err, websocket.CloseServiceRestart) {
+		t.Errorf("the client read %v, want close 1012", err)
+	}
+	if err := receive(t, done, "end"); err != nil {
+		t.Error(err)
+	}
+	if n := d.Open(); n != 0 {
+		t.Errorf("Open() = %d after the end", n)
+	}
+}
+
+// A close frame in the middle of another frame would be taken for a part of it.
+func TestNoCloseFrameInsideAnother(t *testing.T) {
+	send := make(chan []byte, 1)
+	defer close(send)
+	srv, d, end := server(t, socket(t, send), 0, time.Second)
+	conn := open(t, srv)
+	send <- []byte{0x82, 6, 'h', 'a'} // 4 bytes are missing: as many as the close frame has
+	for passed := false; !passed; {   // until the pieces went through
+		d.mu.Lock()
+		for c := range d.conns {
+			c.mu.Lock()
+			passed = !c.frames.atBoundary()
+			c.mu.Unlock()
+		}
+		d.mu.Unlock()
+	}
+	done := end()
+	if _, b, err := conn.ReadMessage(); err == nil {
+		t.Errorf("the client got the message %q, which nobody sent", b)
+	}
+	receive(t, done, "end")
+}
+
+func TestBoundary(t *testing.T) {
+	payload := func(n int) []byte { return make([]byte, n) }
+	for name, frame := range map[string][]byte{
+		"empty":       {0x8a, 0},
+		"short":       append([]byte{0x81, 5}, payload(5)...),
+		"two bytes":   append([]byte{0x82, 126, 1, 0}, payload(256)...),
+		"eight bytes": append([]byte{0x82, 127, 0, 0, 0, 0, 0, 1, 0, 0}, payload(1<<16)...),
+		"masked":      append([]byte{0x81, 0x83, 1, 2, 3, 4}, payload(3)...),
+	} {
+		for _, piece := range []int{1, 3, 1 << 20} {
+			var b boundary
+			if piece != 3 {
+				for _, c := range []byte("HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n") {
+					b.pass([]byte{c})
+				}
+			}
+			twice := append(append([]byte{}, frame...), frame...)
+			for at := 0; at < len(twice); at += piece {
+				if want := at == 0 || at == len(frame); b.atBoundary() != want {
+					t.Errorf("%s in pieces of %d: atBoundary at byte %d = %t", name, piece, at, !want)
+				}
+				b.pass(twice[at:min(at+piece, len(twice))])
+			}
+			if !b.atBoundary() {
+				t.Errorf("%s in pieces of %d: no boundary at the end", name, piece)
+			}
+		}
 	}
 }

@@ -73,6 +73,3 @@ func (f *Flight) fail(e *sandbox.Failure) {
 	f.report(sandbox.Progress{Phase: sandbox.PhaseFailed, Reason: e.Reason, Message: e.Message})
 	close(f.done)
 }
-
-// Stuck is a flight that never ends, for tests of what follows one.
-func Stuck(u sandbox.User) *Flight { return newFlight(u) }

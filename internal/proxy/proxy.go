@@ -35,13 +35,16 @@ type Target struct {
 	User       string // whom the gateway is told that it serves
 	Generation string
 	Addr       string // host:port
+	// Base is the path below which the client sees the gateway, without a slash at
+	// its end; the request has lost it already. "" is the root.
+	Base string
 }
 
 // Unreachable is called when a gateway's host can not be reached at all, so
 // that its route can be dropped.
 type Unreachable func(Target)
 
-// Proxy forwards requests. It is safe for concurrent use.
+// Proxy forwards requests; Close ends it. It is safe for concurrent use.
 type Proxy struct {
 	config      Config
 	unreachable Unreachable
@@ -49,14 +52,15 @@ type Proxy struct {
 	log         *slog.Logger
 	buffers     sync.Pool
 
-	mu    sync.Mutex // guards pools
-	pools map[string]*pool
+	mu    sync.Mutex       // guards pools
+	pools map[string]*pool // by user
 }
 
-// pool are the connections to one generation.
+// pool are the connections to a user's gateway, of one generation only.
 type pool struct {
-	transport *http.Transport
-	used      time.Time
+	generation, addr string
+	transport        *http.Transport
+	used             time.Time
 }
 
 const (
@@ -67,6 +71,8 @@ const (
 	poolLife = time.Minute
 	// maxHead bounds the size of a gateway's response head.
 	maxHead = 256 << 10
+	// keepAlive finds out about a node that vanished under an open connection.
+	keepAlive = 30 * time.Second
 )
 
 // New returns a proxy. failed answers a request whose gateway can not be reached.
@@ -85,8 +91,12 @@ func (p *Proxy) Forward(w http.ResponseWriter, r *http.Request, t Target) {
 		ErrorLog:      slog.NewLogLogger(p.log.Handler(), slog.LevelDebug),
 		Rewrite: func(pr *httputil.ProxyRequest) {
 			pr.SetURL(&url.URL{Scheme: "http", Host: t.Addr})
-			pr.Out.Host = pr.In.Host // the gateway compares it with Origin
+			pr.Out.Host = pr.In.Host                 // the gateway compares it with Origin
+			pr.Out.URL.RawQuery = pr.In.URL.RawQuery // ReverseProxy drops what it can not parse
 			p.SetIdentity(pr.Out.Header, pr.In, t.User)
+			if t.Base != "" {
+				plain(pr.Out)
+			}
 		},
 		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
 			if r.Context().Err() != nil {
@@ -98,6 +108,9 @@ func (p *Proxy) Forward(w http.ResponseWriter, r *http.Request, t Target) {
 			p.log.Warn("a gateway does not answer", "user", t.User, "generation", t.Generation, "error", err)
 			p.failed(w, r, err)
 		},
+	}
+	if t.Base != "" {
+		rp.ModifyResponse = func(resp *http.Response) error { return rebase(resp, t.Base) }
 	}
 	rp.ServeHTTP(w, r)
 }
@@ -136,34 +149,34 @@ func (p *Proxy) clientIP(remote string) string {
 	return host
 }
 
-// transport is the pool of t's generation. Pools that nobody used for a while go.
+// transport is the pool of t's generation. Another generation of the user closes
+// the pool of the one before; pools that nobody used for a while go.
 func (p *Proxy) transport(t Target) *http.Transport {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now := time.Now()
-	key := t.Generation + " " + t.Addr
-	if have, ok := p.pools[key]; ok {
+	if have, ok := p.pools[t.User]; ok && have.generation == t.Generation && have.addr == t.Addr {
 		have.used = now
 		return have.transport
 	}
-	for k, old := range p.pools {
-		if now.Sub(old.used) > poolLife {
+	for user, old := range p.pools {
+		if user == t.User || now.Sub(old.used) > poolLife {
 			old.transport.CloseIdleConnections()
-			delete(p.pools, k)
+			delete(p.pools, user)
 		}
 	}
-	dialer := &net.Dialer{Timeout: p.config.DialTimeout, KeepAlive: 30 * time.Second}
-	made := &pool{used: now, transport: &http.Transport{
-		DialContext: dialer.DialContext, MaxIdleConns: maxIdle, MaxIdleConnsPerHost: maxIdle, IdleConnTimeout: p.config.IdleTimeout,
+	made := &pool{generation: t.Generation, addr: t.Addr, used: now, transport: &http.Transport{
+		DialContext: p.Dial, MaxIdleConns: maxIdle, MaxIdleConnsPerHost: maxIdle, IdleConnTimeout: p.config.IdleTimeout,
 		DisableCompression: true, MaxResponseHeaderBytes: maxHead, WriteBufferSize: 16 << 10, ReadBufferSize: 16 << 10,
 	}}
-	p.pools[key] = made
+	p.pools[t.User] = made
 	return made.transport
 }
 
-// Dial opens a plain connection to a gateway, for clients of its protocol.
+// Dial opens a connection to a gateway, for this proxy and for clients of the
+// gateway's own protocol.
 func (p *Proxy) Dial(ctx context.Context, network, addr string) (net.Conn, error) {
-	return (&net.Dialer{Timeout: p.config.DialTimeout}).DialContext(ctx, network, addr)
+	return (&net.Dialer{Timeout: p.config.DialTimeout, KeepAlive: keepAlive}).DialContext(ctx, network, addr)
 }
 
 // Close drops idle connections.

@@ -15,11 +15,17 @@ import (
 )
 
 func (rt *Router) readyz(w http.ResponseWriter) {
-	status, ready := http.StatusOK, true
-	if rt.draining() || !rt.catalog.Ready() {
-		status, ready = http.StatusServiceUnavailable, false
+	draining := false
+	select {
+	case <-rt.draining:
+		draining = true
+	default:
 	}
-	answer(w, status, map[string]any{"ready": ready, "draining": rt.draining(), "catalog_age_ms": rt.catalog.Age().Milliseconds()})
+	status, ready := http.StatusOK, rt.catalog.Ready() && !draining
+	if !ready {
+		status = http.StatusServiceUnavailable
+	}
+	answer(w, status, map[string]any{"ready": ready, "draining": draining, "catalog_age_ms": rt.catalog.Age().Milliseconds()})
 }
 
 // status says how a sandbox is, and never wakes it.
@@ -49,56 +55,79 @@ func (rt *Router) start(w http.ResponseWriter, r *http.Request, c call) {
 	if _, ok := rt.catalog.Lookup(c.user); !ok {
 		rt.launcher.Wake(c.user, true)
 	}
-	if r.Header.Get("Sec-Fetch-Mode") == "navigate" { // the button, without JavaScript
-		http.Redirect(w, r, c.base+"/", http.StatusSeeOther)
+	if kind, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type")); kind == "application/x-www-form-urlencoded" {
+		// The button, without JavaScript: back to what was asked for.
+		r.Body = http.MaxBytesReader(w, r.Body, maxForm)
+		to := r.PostFormValue("to")
+		if !local(to) {
+			to = c.base + "/"
+		}
+		http.Redirect(w, r, to, http.StatusSeeOther)
 		return
 	}
 	rt.status(w, c)
+}
+
+// maxForm bounds the body of the retry button's form.
+const maxForm = 64 << 10
+
+// local reports that a redirect to the address stays on this origin.
+func local(to string) bool {
+	return strings.HasPrefix(to, "/") && !strings.HasPrefix(to, "//") && !strings.ContainsAny(to, "\\\r\n")
 }
 
 // beat keeps proxies between here and the browser from closing a silent stream.
 const beat = 15 * time.Second
 
 // events streams a start's progress as server-sent events, and ends with one
-// "ready" or "failed". It never wakes.
+// "ready" or "failed". The page that follows may have been served by another
+// router, or before a restart of this one; so its stream may wake, as the
+// navigation before it might, but not that of a page of another origin.
 func (rt *Router) events(w http.ResponseWriter, r *http.Request, c call) {
+	if !ownPage(r) {
+		rt.refuse(w, r, problem{Status: http.StatusForbidden, Title: "Cross-origin request", Detail: "A page of another origin may not follow a start."})
+		return
+	}
 	s := newStream(w)
-	f, flying := rt.launcher.Flight(c.user)
 	if _, ok := rt.catalog.Lookup(c.user); ok {
 		s.send("ready", sandbox.Progress{Phase: sandbox.PhaseReady})
 		return
 	}
-	if !flying {
-		s.send("failed", sandbox.Progress{Phase: sandbox.PhaseFailed, Message: "The sandbox is stopped."})
-		return
-	}
+	f := rt.launcher.Wake(c.user, false)
 	tick := time.NewTicker(beat)
 	defer tick.Stop()
 	for {
 		p, changed := f.Progress()
-		switch p.Phase {
-		case sandbox.PhaseFailed:
-			s.send("failed", p)
-			return
-		case sandbox.PhaseReady:
-			if _, ok := rt.catalog.Lookup(c.user); ok {
-				s.send("ready", p)
-				return
+		event := "progress"
+		if over(f) {
+			if p, _ = f.Progress(); p.Phase == sandbox.PhaseFailed {
+				event = "failed"
+			} else {
+				event = "ready"
 			}
 		}
-		s.send("progress", p)
+		if err := s.send(event, p); err != nil || event != "progress" {
+			return
+		}
 		select {
 		case <-changed:
 		case <-f.Done():
-			if p, _ := f.Progress(); p.Phase == sandbox.PhaseReady {
-				s.send("ready", p)
-				return
-			}
 		case <-tick.C:
 			s.comment()
 		case <-r.Context().Done():
 			return
+		case <-rt.draining: // the browser reconnects, to another router
+			return
 		}
+	}
+}
+
+func over(f Flight) bool {
+	select {
+	case <-f.Done():
+		return true
+	default:
+		return false
 	}
 }
 
@@ -111,7 +140,7 @@ type stream struct {
 func newStream(w http.ResponseWriter) stream {
 	h := w.Header()
 	h.Set("Content-Type", "text/event-stream")
-	h.Set("Cache-Control", "no-store")
+	uncached(h)
 	h.Set("X-Accel-Buffering", "no")
 	w.WriteHeader(http.StatusOK)
 	return stream{w, http.NewResponseController(w)}
@@ -128,9 +157,11 @@ func (s stream) send(event string, v any) error {
 	return s.rc.Flush()
 }
 
-func (s stream) comment() {
-	io.WriteString(s.w, ":\n\n")
-	s.rc.Flush()
+func (s stream) comment() error {
+	if _, err := io.WriteString(s.w, ":\n\n"); err != nil {
+		return err
+	}
+	return s.rc.Flush()
 }
 
 // maxChat bounds the body of POST /api/chat.
@@ -183,7 +214,12 @@ func (rt *Router) chat(w http.ResponseWriter, r *http.Request, c call) {
 		return
 	}
 	s := newStream(w)
-	reply, err := client.Say(in.Session, in.Message, func(text string) error { return s.send("delta", map[string]string{"text": text}) })
+	reply, err := client.Say(in.Session, in.Message, func(text string) error {
+		if text == "" {
+			return s.comment()
+		}
+		return s.send("delta", map[string]string{"text": text})
+	})
 	if err != nil {
 		rt.log.Warn("a streamed chat broke off", "user", c.user, "error", err)
 		s.send("error", map[string]string{"detail": chatError(err)})
@@ -192,14 +228,29 @@ func (rt *Router) chat(w http.ResponseWriter, r *http.Request, c call) {
 	s.send("final", map[string]string{"reply": reply})
 }
 
+// chatError is what went wrong, for the one who chats.
 func chatError(err error) string {
-	if errors.Is(err, chat.ErrRefused) {
-		return "The gateway did not take the message; look at the sandbox's log."
+	var turn *chat.TurnError
+	var refused *chat.RefusedError
+	switch {
+	case errors.As(err, &refused) && refused.Method == "chat.send":
+		return "The gateway did not take the message: " + refused.Message
+	case errors.As(err, &turn) && turn.Message != "":
+		return "The assistant did not finish: " + turn.Message
+	case errors.As(err, &turn):
+		return "The assistant did not finish; its log says why."
+	case errors.Is(err, chat.ErrRefused):
+		return "The gateway did not let the router in; the sandbox's log says why."
 	}
 	return "The connection to the gateway broke; try again."
 }
 
 func (rt *Router) chatFailed(w http.ResponseWriter, r *http.Request, err error) {
-	rt.log.Warn("a chat failed", "error", err)
-	rt.refuse(w, r, problem{Status: http.StatusBadGateway, Title: "No reply", Detail: chatError(err), RetryAfter: retryOther})
+	p := problem{Status: http.StatusBadGateway, Title: "No reply", Detail: chatError(err), RetryAfter: retryOther}
+	var refused *chat.RefusedError
+	if errors.As(err, &refused) && refused.Method == "chat.send" && refused.Code == chat.CodeInvalid {
+		p.Status, p.RetryAfter = http.StatusBadRequest, 0
+	}
+	rt.log.Warn("a chat failed", "status", p.Status, "error", err)
+	rt.refuse(w, r, p)
 }

@@ -45,23 +45,34 @@ func ofFailure(f *sandbox.Failure) problem {
 
 // refuse answers with p, as a page or as problem details.
 func (rt *Router) refuse(w http.ResponseWriter, r *http.Request, p problem) {
-	if p.RetryAfter > 0 {
-		w.Header().Set("Retry-After", strconv.Itoa(int(p.RetryAfter.Seconds())))
-	}
+	setRetryAfter(w, p.RetryAfter)
 	if classify(r) == kindPage {
-		web.Write(w, p.Status, web.Page{Title: p.Title, Message: p.Detail})
+		web.Write(w, p.Status, web.Page{Title: p.Title, Message: p.Detail, Reload: int(p.RetryAfter.Seconds())})
 		return
 	}
 	p.Type = "about:blank"
-	w.Header().Set("Content-Type", "application/problem+json")
-	w.Header().Set("Cache-Control", "no-store")
-	w.WriteHeader(p.Status)
-	json.NewEncoder(w).Encode(p)
+	write(w, p.Status, "application/problem+json", p)
 }
 
-func answer(w http.ResponseWriter, status int, v any) {
-	w.Header().Set("Content-Type", "application/json")
-	w.Header().Set("Cache-Control", "no-store")
+func setRetryAfter(w http.ResponseWriter, d time.Duration) {
+	if d > 0 {
+		w.Header().Set("Retry-After", strconv.Itoa(int(d.Seconds())))
+	}
+}
+
+func answer(w http.ResponseWriter, status int, v any) { write(w, status, "application/json", v) }
+
+func write(w http.ResponseWriter, status int, kind string, v any) {
+	w.Header().Set("Content-Type", kind)
+	uncached(w.Header())
 	w.WriteHeader(status)
 	json.NewEncoder(w).Encode(v)
+}
+
+// uncached keeps an answer out of every cache. The Control UI's service worker
+// caches what it fetches whatever Cache-Control says, but it can not store an
+// answer with Vary: *.
+func uncached(h http.Header) {
+	h.Set("Cache-Control", "no-store")
+	h.Set("Vary", "*")
 }

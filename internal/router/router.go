@@ -12,7 +12,6 @@ import (
 
 	"openclaw-sandbox/internal/catalog"
 	"openclaw-sandbox/internal/identity"
-	"openclaw-sandbox/internal/launch"
 	"openclaw-sandbox/internal/proxy"
 	"openclaw-sandbox/internal/sandbox"
 	"openclaw-sandbox/internal/web"
@@ -29,9 +28,20 @@ type Catalog interface {
 // Launcher starts sandboxes.
 type Launcher interface {
 	// Wake joins or begins the user's start; retry also after a failure that lasts.
-	Wake(u sandbox.User, retry bool) *launch.Flight
+	Wake(u sandbox.User, retry bool) Flight
 	// Flight is the start under way, or one that has just failed for good.
-	Flight(u sandbox.User) (*launch.Flight, bool)
+	Flight(u sandbox.User) (Flight, bool)
+}
+
+// Flight is one start, which any number of requests follow.
+type Flight interface {
+	// Progress is how far it is, and a channel that is closed at the next change.
+	Progress() (sandbox.Progress, <-chan struct{})
+	// Done is closed at its end, either way.
+	Done() <-chan struct{}
+	// Wait blocks until its end. It returns a *sandbox.Failure if the start failed,
+	// or ctx's error.
+	Wait(ctx context.Context) (catalog.Instance, error)
 }
 
 // Config are the router's own settings.
@@ -47,13 +57,13 @@ type Router struct {
 	catalog  Catalog
 	launcher Launcher
 	proxy    *proxy.Proxy
-	draining func() bool
+	draining <-chan struct{}
 	log      *slog.Logger
 	csrf     *http.CrossOriginProtection
 }
 
-// New returns the handler. draining reports that the process is about to end.
-func New(c Config, m identity.Method, cat Catalog, l Launcher, draining func() bool, log *slog.Logger) *Router {
+// New returns the handler. draining is closed when the process is about to end.
+func New(c Config, m identity.Method, cat Catalog, l Launcher, draining <-chan struct{}, log *slog.Logger) *Router {
 	return &Router{config: c, identity: m, catalog: cat, launcher: l, draining: draining, log: log, csrf: http.NewCrossOriginProtection()}
 }
 
@@ -62,15 +72,14 @@ func (rt *Router) Use(p *proxy.Proxy) { rt.proxy = p }
 
 // call is a request whose target and caller are known.
 type call struct {
-	user   sandbox.User
-	base   string
-	caller identity.Caller
+	user sandbox.User
+	base string // the stripped part of the path
 }
 
 func (rt *Router) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch r.URL.Path {
-	case "/_sandbox/healthz":
-		answer(w, http.StatusOK, map[string]any{"ok": true})
+	case "/health", "/_sandbox/healthz":
+		answer(w, http.StatusOK, map[string]any{"ok": true, "status": "live"})
 		return
 	case "/_sandbox/readyz":
 		rt.readyz(w)
@@ -100,7 +109,7 @@ func (rt *Router) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		rt.refuse(w, r, problem{Status: http.StatusUnauthorized, Title: "Who are you?", Detail: "This request bears no valid identity; send your token as Authorization: Bearer."})
 		return
 	}
-	c := call{user: t.user, base: t.base, caller: caller}
+	c := call{user: t.user, base: t.base}
 	if c.user == "" {
 		c.user = caller.User
 	}
@@ -114,8 +123,6 @@ func (rt *Router) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 func (rt *Router) serve(w http.ResponseWriter, r *http.Request, c call) {
 	switch r.URL.Path {
-	case "/health":
-		answer(w, http.StatusOK, map[string]any{"ok": true, "status": "live"})
 	case "/api/status", "/_sandbox/status":
 		rt.status(w, c)
 	case "/api/chat":
@@ -139,7 +146,7 @@ func (rt *Router) carry(w http.ResponseWriter, r *http.Request, c call) {
 	if !ok {
 		switch classify(r) {
 		case kindPage:
-			rt.progressPage(w, c, rt.launcher.Wake(c.user, false))
+			rt.progressPage(w, r, c, rt.launcher.Wake(c.user, false))
 			return
 		case kindBackground:
 			rt.refuse(w, r, stopped)
@@ -151,7 +158,7 @@ func (rt *Router) carry(w http.ResponseWriter, r *http.Request, c call) {
 			return
 		}
 	}
-	rt.proxy.Forward(w, r, proxy.Target{User: string(c.user), Generation: i.Generation, Addr: i.Addr})
+	rt.proxy.Forward(w, r, proxy.Target{User: string(c.user), Generation: i.Generation, Addr: i.Addr, Base: c.base})
 }
 
 // hold wakes the sandbox and waits for it, as long as the settings allow.
@@ -171,16 +178,17 @@ func (rt *Router) hold(r *http.Request, u sandbox.User) (catalog.Instance, *prob
 		Detail: "The sandbox is starting and takes longer than this request may wait; try again."}
 }
 
-func (rt *Router) progressPage(w http.ResponseWriter, c call, f *launch.Flight) {
+// progressPage shows a start. Its status is never 200, so that no cache, no
+// crawler and no service worker takes it for the page that was asked for.
+func (rt *Router) progressPage(w http.ResponseWriter, r *http.Request, c call, f Flight) {
 	p, _ := f.Progress()
-	page := web.Page{User: c.user, Title: "Waking your sandbox", Message: p.Message, Progress: p, Base: c.base, Live: true, Retry: p.Phase == sandbox.PhaseFailed}
-	status := http.StatusServiceUnavailable // so that no cache and no crawler takes it for the page itself
-	w.Header().Set("Retry-After", "3")
+	status, retry := http.StatusServiceUnavailable, retryStarting
 	if p.Phase == sandbox.PhaseFailed {
-		page.Title = "Your sandbox could not be started"
-		status = ofFailure(&sandbox.Failure{Reason: p.Reason}).Status
+		of := ofFailure(&sandbox.Failure{Reason: p.Reason})
+		status, retry = of.Status, of.RetryAfter
 	}
-	web.Write(w, status, page)
+	setRetryAfter(w, retry)
+	web.Write(w, status, web.Page{User: c.user, Base: c.base, To: c.base + r.URL.RequestURI(), Live: true, Progress: p})
 }
 
 // GatewayDown answers a request whose gateway did not. It is the proxy's error page.

@@ -4,243 +4,245 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
-	"io"
-	"log/slog"
 	"net/http"
-	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/gorilla/websocket"
 
-	"openclaw-sandbox/internal/catalog"
+	"openclaw-sandbox/internal/chat/chattest"
 	"openclaw-sandbox/internal/identity"
-	"openclaw-sandbox/internal/launch"
-	"openclaw-sandbox/internal/proxy"
 	"openclaw-sandbox/internal/sandbox"
 )
 
-// fakeCatalog is the process boundary: what Consul knows.
-type fakeCatalog map[sandbox.User]catalog.Instance
+const (
+	page   = "Accept: text/html"
+	isJSON = "Content-Type: application/json"
+)
 
-func (f fakeCatalog) Lookup(u sandbox.User) (catalog.Instance, bool) { i, ok := f[u]; return i, ok }
-func (f fakeCatalog) Ready() bool                                    { return true }
-func (f fakeCatalog) Age() time.Duration                             { return 0 }
-
-// fakeLauncher counts wakes; nothing ever gets ready.
-type fakeLauncher struct{ woken []sandbox.User }
-
-func (f *fakeLauncher) Wake(u sandbox.User, _ bool) *launch.Flight {
-	f.woken = append(f.woken, u)
-	return launch.Stuck(u)
-}
-func (f *fakeLauncher) Flight(sandbox.User) (*launch.Flight, bool) { return nil, false }
+var dev = identity.Dev{Self: "me"}
 
 func tokens(t *testing.T) identity.Tokens {
 	t.Helper()
-	sum := sha256.Sum256([]byte("secret"))
-	tok, err := identity.ParseToken(hex.EncodeToString(sum[:]), "alice", "user")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return identity.Tokens{tok}
-}
-
-type setup struct {
-	router   *Router
-	launcher *fakeLauncher
-	gateway  *httptest.Server
-	seen     chan *http.Request
-}
-
-// start makes a router in front of a gateway of alice that reports what it gets.
-func start(t *testing.T, m identity.Method) *setup {
-	t.Helper()
-	s := &setup{launcher: &fakeLauncher{}, seen: make(chan *http.Request, 10)}
-	s.gateway = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		s.seen <- r.Clone(r.Context())
-		if isUpgrade(r) {
-			up := websocket.Upgrader{CheckOrigin: func(*http.Request) bool { return true }}
-			c, err := up.Upgrade(w, r, nil)
-			if err != nil {
-				return
-			}
-			defer c.Close()
-			kind, b, err := c.ReadMessage()
-			if err == nil {
-				c.WriteMessage(kind, append([]byte("echo "), b...))
-			}
-			return
-		}
-		io.WriteString(w, "from the gateway: "+r.URL.RequestURI())
-	}))
-	t.Cleanup(s.gateway.Close)
-	log := slog.New(slog.DiscardHandler)
-	cat := fakeCatalog{"alice": {User: "alice", Generation: "g1", Addr: s.gateway.Listener.Addr().String()}}
-	s.router = New(Config{Domain: "localhost", HoldTimeout: 20 * time.Millisecond}, m, cat, s.launcher, func() bool { return false }, log)
-	s.router.Use(proxy.New(proxy.Config{DialTimeout: time.Second, IdleTimeout: time.Second, ForwardedClient: "192.0.2.1", Scheme: "http"},
-		func(proxy.Target) {}, s.router.GatewayDown, log))
-	return s
-}
-
-func (s *setup) ask(method, host, path string, h http.Header) *httptest.ResponseRecorder {
-	r := httptest.NewRequest(method, "http://"+host+path, nil)
-	r.RemoteAddr = "127.0.0.1:1"
-	for k, v := range h {
-		r.Header[k] = v
-	}
-	w := httptest.NewRecorder()
-	s.router.ServeHTTP(w, r)
-	return w
-}
-
-var bearer = http.Header{"Authorization": {"Bearer secret"}}
-
-// Whose sandbox, and may they: refused before anything is touched.
-func TestWhoAndWhose(t *testing.T) {
-	for name, c := range map[string]struct {
-		host, path string
-		header     http.Header
-		status     int
-	}{
-		"own by host":        {"alice.localhost", "/x", bearer, 200},
-		"own by path":        {"localhost:8080", "/u/alice/x", bearer, 200},
-		"own by default":     {"localhost", "/x", bearer, 200},
-		"own by loopback":    {"127.0.0.1:8080", "/x", bearer, 200},
-		"upper case host":    {"ALICE.localhost", "/x", bearer, 200},
-		"no slash":           {"localhost", "/u/alice", bearer, 308},
-		"another's":          {"bob.localhost", "/x", bearer, 403},
-		"another's by path":  {"localhost", "/u/bob/x", bearer, 403},
-		"no token":           {"alice.localhost", "/x", nil, 401},
-		"wrong token":        {"alice.localhost", "/x", http.Header{"Authorization": {"Bearer wrong"}}, 401},
-		"forged user":        {"bob.localhost", "/x", http.Header{"X-Forwarded-User": {"bob"}}, 401},
-		"bad user":           {"a_b.localhost", "/x", bearer, 400},
-		"bad user by path":   {"localhost", "/u/A/x", bearer, 400},
-		"two labels":         {"x.alice.localhost", "/x", bearer, 400},
-		"another host":       {"evil.example", "/x", bearer, 421},
-		"rebinding":          {"localhost.evil.example", "/x", bearer, 421},
-		"cross-site POST":    {"alice.localhost", "/x", http.Header{"Authorization": {"Bearer secret"}, "Sec-Fetch-Site": {"cross-site"}}, 403},
-		"unknown own path":   {"alice.localhost", "/_sandbox/secret", bearer, 404},
-		"chat needs POST":    {"alice.localhost", "/api/chat", bearer, 405},
-		"health":             {"alice.localhost", "/health", bearer, 200},
-		"readyz on any host": {"10.1.2.3", "/_sandbox/readyz", nil, 200},
-	} {
-		t.Run(name, func(t *testing.T) {
-			s := start(t, tokens(t))
-			method := http.MethodGet
-			if strings.HasPrefix(name, "cross-site") {
-				method = http.MethodPost
-			}
-			w := s.ask(method, c.host, c.path, c.header)
-			if w.Code != c.status {
-				t.Errorf("%s%s: %d %s, want %d", c.host, c.path, w.Code, w.Body, c.status)
-			}
-			if len(s.launcher.woken) > 0 {
-				t.Errorf("woke %v", s.launcher.woken)
-			}
-		})
-	}
-}
-
-// What reaches the gateway: the router's word, and nothing of the client's.
-func TestHeaders(t *testing.T) {
-	s := start(t, tokens(t))
-	h := http.Header{"Authorization": {"Bearer secret"}, "X-Forwarded-User": {"admin"}, "X-Forwarded-For": {"8.8.8.8"}, "X-Forwarded-Anything": {"x"},
-		"Forwarded": {"for=1.1.1.1"}, "X-Real-Ip": {"9.9.9.9"}, "X-Openclaw-Scopes": {"operator.admin"}, "Tailscale-User-Login": {"root"}, "X-Mine": {"kept"}}
-	if w := s.ask(http.MethodGet, "localhost:8080", "/u/alice/a%2Fb?q=1", h); w.Code != 200 {
-		t.Fatalf("%d %s", w.Code, w.Body)
-	}
-	got := <-s.seen
-	for k, want := range map[string]string{"X-Forwarded-User": "alice", "X-Forwarded-For": "192.0.2.1", "X-Forwarded-Host": "localhost:8080", "X-Forwarded-Proto": "http",
-		"X-Forwarded-Anything": "", "Forwarded": "", "X-Real-Ip": "", "X-Openclaw-Scopes": "", "Tailscale-User-Login": "", "Authorization": "", "X-Mine": "kept"} {
-		if v := strings.Join(got.Header[k], ","); v != want {
-			t.Errorf("%s = %q at the gateway, want %q", k, v, want)
-		}
-	}
-	if got.Host != "localhost:8080" || got.URL.RequestURI() != "/a%2Fb?q=1" {
-		t.Errorf("the gateway saw %s %s", got.Host, got.URL.RequestURI())
-	}
-}
-
-// Who may wake a stopped sandbox, and what they get meanwhile.
-func TestWhoMayWake(t *testing.T) {
-	page := "text/html,application/xhtml+xml"
-	for name, c := range map[string]struct {
-		header http.Header
-		wakes  bool
-		html   bool
-	}{
-		"navigation":           {http.Header{"Sec-Fetch-Mode": {"navigate"}, "Accept": {page}}, true, true},
-		"old browser":          {http.Header{"Accept": {page}}, true, true},
-		"program":              {http.Header{"Accept": {"*/*"}}, true, false},
-		"program's WebSocket":  {http.Header{"Upgrade": {"websocket"}, "Connection": {"Upgrade"}}, true, false},
-		"page's fetch":         {http.Header{"Sec-Fetch-Mode": {"cors"}, "Accept": {"*/*"}}, false, false},
-		"page's asset":         {http.Header{"Sec-Fetch-Mode": {"no-cors"}}, false, false},
-		"page's WebSocket":     {http.Header{"Upgrade": {"websocket"}, "Connection": {"Upgrade"}, "Origin": {"http://bob.localhost"}}, false, false},
-		"new page's WebSocket": {http.Header{"Upgrade": {"websocket"}, "Sec-Fetch-Mode": {"websocket"}, "Origin": {"http://bob.localhost"}}, false, false},
-		"old page's fetch":     {http.Header{"X-Requested-With": {"XMLHttpRequest"}, "Accept": {page}}, false, false},
-	} {
-		t.Run(name, func(t *testing.T) {
-			s := start(t, identity.Dev{Self: "me"})
-			w := s.ask(http.MethodGet, "bob.localhost", "/deep/link?x=1", c.header)
-			if w.Code != http.StatusServiceUnavailable || w.Header().Get("Retry-After") == "" {
-				t.Errorf("%d, Retry-After %q; want 503 with one", w.Code, w.Header().Get("Retry-After"))
-			}
-			if (len(s.launcher.woken) > 0) != c.wakes {
-				t.Errorf("woken %v, want wakes = %v", s.launcher.woken, c.wakes)
-			}
-			if html := strings.HasPrefix(w.Header().Get("Content-Type"), "text/html"); html != c.html {
-				t.Errorf("content type %q", w.Header().Get("Content-Type"))
-			}
-			var p problem
-			if !c.html && (json.Unmarshal(w.Body.Bytes(), &p) != nil || p.Status != 503 || p.Detail == "") {
-				t.Errorf("body = %s, want problem details", w.Body)
-			}
-		})
-	}
-}
-
-// A WebSocket goes through, and one of a page of another origin does not.
-func TestWebSocket(t *testing.T) {
-	s := start(t, identity.Dev{Self: "me"})
-	srv := httptest.NewServer(s.router)
-	defer srv.Close()
-	dial := func(origin string) (*websocket.Conn, *http.Response, error) {
-		h := http.Header{"Host": {"alice.localhost"}}
-		if origin != "" {
-			h.Set("Origin", origin)
-		}
-		return websocket.DefaultDialer.DialContext(t.Context(), "ws"+strings.TrimPrefix(srv.URL, "http")+"/", h)
-	}
-	for _, origin := range []string{"", "http://alice.localhost"} {
-		c, _, err := dial(origin)
+	var ts identity.Tokens
+	for _, c := range [][3]string{{"t-alice", "alice", "user"}, {"t-ops", "ops", "admin"}} {
+		sum := sha256.Sum256([]byte(c[0]))
+		tok, err := identity.ParseToken(hex.EncodeToString(sum[:]), c[1], c[2])
 		if err != nil {
-			t.Fatalf("origin %q: %v", origin, err)
-		}
-		if err := c.WriteMessage(websocket.TextMessage, []byte("hi")); err != nil {
 			t.Fatal(err)
 		}
-		if _, b, err := c.ReadMessage(); err != nil || string(b) != "echo hi" {
-			t.Errorf("origin %q: %q %v", origin, b, err)
-		}
-		c.Close()
+		ts = append(ts, tok)
 	}
-	for _, origin := range []string{"http://evil.example", "null", "http://bob.localhost"} {
-		_, resp, err := dial(origin)
-		if !errors.Is(err, websocket.ErrBadHandshake) || resp.StatusCode != http.StatusForbidden {
-			t.Errorf("origin %q: %v, want 403", origin, err)
+	return ts
+}
+
+func TestProxies(t *testing.T) {
+	s := start(t, dev, time.Second)
+	alice, me := chattest.New(t, "alice"), chattest.New(t, "me")
+	s.land("alice", alice)
+	s.land("me", me)
+	for _, c := range []struct{ host, path, want string }{
+		{"alice.claw.test", "/chat?session=1", "Control UI of alice</title>/chat?session=1"},
+		{"claw.test", "/u/alice/chat?x", "Control UI of alice</title>/chat?x"},
+		{"claw.test", "/chat", "Control UI of me</title>/chat"},
+		{"alice.claw.test", "/api/statuses", "Control UI of alice</title>/api/statuses"}, // only our own names are ours
+	} {
+		if resp, body := s.ask("GET", c.host, c.path, "", page); resp.StatusCode != http.StatusOK || !strings.Contains(body, c.want) {
+			t.Errorf("%s%s: %s %s, want %q", c.host, c.path, resp.Status, body, c.want)
+		}
+	}
+	s.ask("GET", "alice.claw.test", "/", "", "X-Forwarded-User: bob", "Forwarded: for=1.2.3.4")
+	if h := alice.Header(); h.Get("X-Forwarded-User") != "alice" || h.Get("Forwarded") != "" || h.Get("Host") != "alice.claw.test" {
+		t.Errorf("the gateway saw %v", h)
+	}
+	if s.wakes != 0 {
+		t.Errorf("%d starts of running sandboxes", s.wakes)
+	}
+}
+
+func TestRefusals(t *testing.T) {
+	s := start(t, tokens(t), time.Second)
+	ga := chattest.New(t, "alice")
+	s.land("alice", ga)
+	s.land("bob", chattest.New(t, "bob"))
+	s.land("ops", chattest.New(t, "ops"))
+	const alice, ops = "Authorization: Bearer t-alice", "Authorization: Bearer t-ops"
+	for name, c := range map[string]struct {
+		method, host, path string
+		header             []string
+		want               int
+	}{
+		"own":                       {"GET", "alice.claw.test", "/", []string{alice}, 200},
+		"my own":                    {"GET", "claw.test", "/", []string{alice}, 200},
+		"own by path":               {"GET", "claw.test", "/u/alice/", []string{alice}, 200},
+		"admin":                     {"GET", "bob.claw.test", "/", []string{ops}, 200},
+		"no identity":               {"GET", "alice.claw.test", "/", nil, 401},
+		"wrong token":               {"GET", "alice.claw.test", "/", []string{"Authorization: Bearer no"}, 401},
+		"a forged user":             {"GET", "alice.claw.test", "/", []string{"X-Forwarded-User: alice"}, 401},
+		"another's":                 {"GET", "bob.claw.test", "/", []string{alice}, 403},
+		"another's by path":         {"GET", "claw.test", "/u/bob/", []string{alice}, 403},
+		"another's status":          {"GET", "bob.claw.test", "/api/status", []string{alice}, 403},
+		"another's start":           {"POST", "bob.claw.test", "/_sandbox/start", []string{alice}, 403},
+		"another's events":          {"GET", "bob.claw.test", "/_sandbox/events", []string{alice}, 403},
+		"bad id":                    {"GET", "a_b.claw.test", "/", []string{alice}, 400},
+		"bad id by path":            {"GET", "claw.test", "/u/A/", []string{alice}, 400},
+		"unknown host":              {"GET", "evil.test", "/", []string{alice}, 421},
+		"no slash":                  {"GET", "claw.test", "/u/alice?x=1", []string{alice, page}, 308},
+		"cross-site post":           {"POST", "alice.claw.test", "/api/chat", []string{alice, "Sec-Fetch-Site: cross-site"}, 403},
+		"sister's post":             {"POST", "alice.claw.test", "/_sandbox/start", []string{alice, "Sec-Fetch-Site: same-site"}, 403},
+		"foreign origin's post":     {"POST", "alice.claw.test", "/_sandbox/start", []string{alice, "Origin: http://evil.test"}, 403},
+		"foreign origin's socket":   {"GET", "alice.claw.test", "/", []string{alice, "Origin: http://evil.test", "Connection: Upgrade", "Upgrade: websocket"}, 403},
+		"sister's socket":           {"GET", "alice.claw.test", "/", []string{alice, "Origin: http://bob.claw.test", "Connection: Upgrade", "Upgrade: websocket"}, 403},
+		"socket of a data: page":    {"GET", "alice.claw.test", "/", []string{alice, "Origin: null", "Connection: Upgrade", "Upgrade: websocket"}, 403},
+		"foreign page's events":     {"GET", "alice.claw.test", "/_sandbox/events", []string{alice, "Sec-Fetch-Site: cross-site"}, 403},
+		"nothing there":             {"GET", "alice.claw.test", "/_sandbox/nothing", []string{alice}, 404},
+		"start is a POST":           {"GET", "alice.claw.test", "/_sandbox/start", []string{alice}, 405},
+		"chat is a POST":            {"GET", "alice.claw.test", "/api/chat", []string{alice}, 405},
+		"health needs no identity":  {"GET", "anything", "/health", nil, 200},
+		"healthz needs no identity": {"GET", "anything", "/_sandbox/healthz", nil, 200},
+	} {
+		t.Run(name, func(t *testing.T) {
+			resp, body := s.ask(c.method, c.host, c.path, "", c.header...)
+			if resp.StatusCode != c.want {
+				t.Errorf("%s: %s, want %d", resp.Status, body, c.want)
+			}
+			if kind := resp.Header.Get("Content-Type"); c.want >= 400 {
+				var p problem
+				if err := json.Unmarshal([]byte(body), &p); err != nil || kind != "application/problem+json" || p.Status != c.want || p.Title == "" || p.Detail == "" {
+					t.Errorf("%s %s (%v), want a problem document", kind, body, err)
+				}
+			}
+			if strings.Contains(body, "t-alice") {
+				t.Error("the answer bears the token")
+			}
+		})
+	}
+	if resp, _ := s.ask("GET", "claw.test", "/u/alice?x=1", "", alice, page); resp.Header.Get("Location") != "/u/alice/?x=1" {
+		t.Errorf("Location = %q", resp.Header.Get("Location"))
+	}
+	s.ask("GET", "alice.claw.test", "/", "", alice)
+	if got := ga.Header().Get("Authorization"); got != "" {
+		t.Error("the router's token travelled on to the gateway")
+	}
+	if resp, body := s.ask("GET", "bob.claw.test", "/", "", page, alice); resp.StatusCode != 403 || !strings.Contains(body, "<h1") {
+		t.Errorf("a person sees %s %.80s, want a page", resp.Status, body)
+	}
+	if s.wakes != 0 {
+		t.Errorf("refusals began %d starts", s.wakes)
+	}
+}
+
+func TestNavigationGetsTheProgressPage(t *testing.T) {
+	s := start(t, dev, time.Second)
+	resp, body := s.ask("GET", "alice.claw.test", "/chat?a=1&b=%22%3E", "", page)
+	if resp.StatusCode != http.StatusServiceUnavailable || resp.Header.Get("Retry-After") == "" || !strings.Contains(body, "Waking your sandbox") {
+		t.Errorf("%s %v %.200s, want 503 and the page", resp.Status, resp.Header, body)
+	}
+	if !strings.Contains(body, `value="/chat?a=1&amp;b=%22%3E"`) {
+		t.Error("the page forgot what was asked for")
+	}
+	if _, body = s.ask("GET", "claw.test", "/u/alice/x", "", page); !strings.Contains(body, `action="/u/alice/_sandbox/start"`) || !strings.Contains(body, `value="/u/alice/x"`) {
+		t.Error("by path, the page's addresses lack the path")
+	}
+	if s.wakes != 1 {
+		t.Errorf("%d starts, want 1", s.wakes)
+	}
+	s.woken(t, "alice").fail(&sandbox.Failure{Reason: sandbox.ReasonStateCorrupt, Message: "Segment 3 is damaged."})
+	resp, body = s.ask("GET", "alice.claw.test", "/", "", page)
+	if resp.StatusCode != http.StatusInternalServerError || !strings.Contains(body, "Segment 3 is damaged.") || strings.Contains(body, "http-equiv") {
+		t.Errorf("after a failure: %s %.300s, want 500, the reason, and no reload", resp.Status, body)
+	}
+}
+
+func TestWhoMayNotWake(t *testing.T) {
+	s := start(t, dev, time.Second)
+	for _, header := range [][]string{
+		{"Sec-Fetch-Mode: cors", "Sec-Fetch-Site: same-origin"},
+		{"Connection: Upgrade", "Upgrade: websocket", "Origin: http://alice.claw.test"},
+		{page, "Sec-Fetch-Mode: navigate", "Sec-Purpose: prefetch"},
+	} {
+		resp, body := s.ask("GET", "alice.claw.test", "/", "", header...)
+		if resp.StatusCode != http.StatusServiceUnavailable || resp.Header.Get("Retry-After") == "" {
+			t.Errorf("%v: %s %s, want 503 with Retry-After", header, resp.Status, body)
+		}
+	}
+	for _, path := range []string{"/api/status", "/_sandbox/status"} {
+		if resp, body := s.ask("GET", "alice.claw.test", path, ""); resp.StatusCode != 200 || !strings.Contains(body, `"stopped"`) {
+			t.Errorf("%s: %s %s", path, resp.Status, body)
+		}
+	}
+	if s.wakes != 0 {
+		t.Errorf("%d starts, want none", s.wakes)
+	}
+}
+
+func TestHeldCallers(t *testing.T) {
+	s := start(t, dev, 20*time.Second)
+	alice := chattest.New(t, "alice")
+	got := make(chan int, 2)
+	go func() { resp, _ := s.ask("GET", "alice.claw.test", "/startupz", ""); got <- resp.StatusCode }()
+	go func() {
+		conn, resp, err := websocket.DefaultDialer.Dial("ws"+strings.TrimPrefix(s.url, "http"), http.Header{"Host": {"alice.claw.test"}})
+		if err == nil {
+			conn.Close()
+		}
+		got <- resp.StatusCode
+	}()
+	s.woken(t, "alice")
+	s.land("alice", alice)
+	if a, b := <-got, <-got; a+b != http.StatusOK+http.StatusSwitchingProtocols {
+		t.Errorf("the held call and upgrade got %d and %d, want 200 and 101", a, b)
+	}
+
+	for reason, want := range map[sandbox.Reason]struct {
+		status int
+		retry  string
+	}{sandbox.ReasonNoCapacity: {503, "10"}, sandbox.ReasonNotReady: {503, "5"}, sandbox.ReasonConfig: {500, ""}} {
+		s.Wake("bob", true).(*flight).fail(&sandbox.Failure{Reason: reason, Message: "Because."})
+		resp, body := s.ask("GET", "bob.claw.test", "/", "")
+		if resp.StatusCode != want.status || resp.Header.Get("Retry-After") != want.retry || !strings.Contains(body, string(reason)) || !strings.Contains(body, "Because.") {
+			t.Errorf("%s: %s, Retry-After %q, %s; want %v", reason, resp.Status, resp.Header.Get("Retry-After"), body, want)
 		}
 	}
 }
 
-// A failure's status and reason.
-func TestOfFailure(t *testing.T) {
-	for reason, want := range map[sandbox.Reason]int{sandbox.ReasonNoCapacity: 503, sandbox.ReasonStoreUnreachable: 503, sandbox.ReasonExited: 503,
-		sandbox.ReasonStoreDenied: 500, sandbox.ReasonStateCorrupt: 500, sandbox.ReasonConfig: 500} {
-		if p := ofFailure(&sandbox.Failure{Reason: reason, Message: "m"}); p.Status != want || p.Reason != reason || (p.RetryAfter == 0) != reason.Permanent() {
-			t.Errorf("%s: %+v, want %d", reason, p, want)
+func TestHoldTimeout(t *testing.T) {
+	s := start(t, dev, time.Millisecond)
+	resp, body := s.ask("GET", "alice.claw.test", "/v1/models", "")
+	if resp.StatusCode != 503 || resp.Header.Get("Retry-After") != "3" || !strings.Contains(body, "Still starting") {
+		t.Errorf("%s %v %s", resp.Status, resp.Header, body)
+	}
+}
+
+func TestGatewayDown(t *testing.T) {
+	s := start(t, dev, time.Second)
+	g := chattest.New(t, "alice")
+	s.land("alice", g)
+	g.Close()
+	if resp, body := s.ask("GET", "alice.claw.test", "/v1/models", ""); resp.StatusCode != 502 || !strings.Contains(body, "problem") && resp.Header.Get("Content-Type") != "application/problem+json" {
+		t.Errorf("%s %s", resp.Status, body)
+	}
+	if resp, body := s.ask("GET", "alice.claw.test", "/", "", page); resp.StatusCode != 502 || !strings.Contains(body, `http-equiv="refresh"`) {
+		t.Errorf("%s %.200s, want a page that looks again", resp.Status, body)
+	}
+	if resp, body := s.ask("POST", "alice.claw.test", "/api/chat", `{"message":"x"}`, isJSON); resp.StatusCode != 502 {
+		t.Errorf("chat: %s %s", resp.Status, body)
+	}
+}
+
+func TestReadiness(t *testing.T) {
+	s := start(t, dev, time.Second)
+	for _, c := range []struct {
+		do   func()
+		want int
+	}{{func() {}, 200}, {func() { s.ready = false }, 503}, {func() { s.ready = true; close(s.drain) }, 503}} {
+		c.do()
+		if resp, body := s.ask("GET", "10.0.0.1:8080", "/_sandbox/readyz", ""); resp.StatusCode != c.want {
+			t.Errorf("%s %s, want %d", resp.Status, body, c.want)
 		}
+	}
+	if resp, _ := s.ask("GET", "10.0.0.1:8080", "/_sandbox/healthz", ""); resp.StatusCode != 200 {
+		t.Errorf("healthz while draining: %s", resp.Status)
 	}
 }

@@ -44,12 +44,12 @@ func resolve(r *http.Request, domain string) (target, error) {
 		return target{}, err
 	}
 	t := target{user: u, base: "/u/" + name}
-	if !slash {
+	if !slash && classify(r) == kindPage {
 		return t, errNoSlash
 	}
 	r.URL.Path = "/" + path
 	// The raw path has the same prefix: a valid user needs no escaping.
-	if raw, ok := strings.CutPrefix(r.URL.RawPath, t.base); ok {
+	if raw, ok := strings.CutPrefix(r.URL.RawPath, t.base); ok && strings.HasPrefix(raw, "/") {
 		r.URL.RawPath = raw
 	} else {
 		r.URL.RawPath = ""
@@ -57,7 +57,8 @@ func resolve(r *http.Request, domain string) (target, error) {
 	return t, nil
 }
 
-// errNoSlash: /u/alice must become /u/alice/, or the UI's relative paths break.
+// errNoSlash: in the address bar /u/alice must become /u/alice/, or relative
+// addresses break. The Control UI itself opens its WebSocket at /u/alice.
 var errNoSlash = errors.New("the path needs a slash at its end")
 
 // kind is what a request is, as far as waking is concerned.
@@ -69,14 +70,17 @@ const (
 	kindBackground             // a page's own requests and reconnects: may not wake
 )
 
-// classify decides by Sec-Fetch-Mode (every current browser sends it to a secure
-// or loopback origin), then by what older browsers and plain-HTTP origins leave:
-// Origin on an upgrade, X-Requested-With, Accept.
+// classify decides by Sec-Fetch-Mode and -Dest (every current browser sends them
+// to a secure or loopback origin), then by what older browsers and plain-HTTP
+// origins leave: Origin on an upgrade, X-Requested-With, Accept.
 func classify(r *http.Request) kind {
 	read := r.Method == http.MethodGet || r.Method == http.MethodHead
 	upgrade := isUpgrade(r)
+	dest := r.Header.Get("Sec-Fetch-Dest")
 	switch mode := r.Header.Get("Sec-Fetch-Mode"); {
-	case mode == "navigate" && read && !upgrade:
+	case prefetch(r):
+		return kindBackground // a guess of the browser, not a wish of its user
+	case mode == "navigate" && read && !upgrade && (dest == "" || dest == "document"):
 		return kindPage
 	case mode != "":
 		return kindBackground
@@ -88,6 +92,10 @@ func classify(r *http.Request) kind {
 		return kindPage
 	}
 	return kindAPI
+}
+
+func prefetch(r *http.Request) bool {
+	return strings.Contains(r.Header.Get("Sec-Purpose")+r.Header.Get("Purpose"), "prefetch")
 }
 
 func isUpgrade(r *http.Request) bool {
@@ -103,4 +111,11 @@ func crossOrigin(r *http.Request) bool {
 	}
 	_, host, ok := strings.Cut(origin, "://")
 	return !ok || !strings.EqualFold(host, r.Host)
+}
+
+// ownPage reports that a browser's request comes from a page of the same origin, or
+// that it can not tell.
+func ownPage(r *http.Request) bool {
+	site := r.Header.Get("Sec-Fetch-Site")
+	return site == "" || site == "same-origin" || site == "none"
 }

@@ -16,8 +16,6 @@ import (
 	"openclaw-sandbox/internal/objstore"
 )
 
-type ioReadSeeker = io.ReadSeeker
-
 func put(t *testing.T, st objstore.Store, key string, b []byte) {
 	t.Helper()
 	if _, err := st.Put(t.Context(), key, bytes.NewReader(b), objstore.Condition{}); err != nil {

@@ -120,6 +120,18 @@ func TestBrowser(t *testing.T) {
 	b.shot("6-consul-meta")
 }
 
+// The Control UI by path, on a host without wildcard DNS.
+func TestBrowserByPath(t *testing.T) {
+	s := needStack(t)
+	s.endAfter(t, "dora")
+	b := newBrowser(t)
+	b.open("http://localhost:" + s.dev.port() + "/u/dora/chat")
+	b.waitComposer(startLimit)
+	b.say("hello by path")
+	b.waitText(60*time.Second, "You said: hello by path")
+	b.shot("7-by-path")
+}
+
 // By path, on a host without wildcard DNS, for programs: the API, a WebSocket, a chat.
 func TestByPath(t *testing.T) {
 	s := needStack(t)
