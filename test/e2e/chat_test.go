@@ -123,9 +123,9 @@ func TestBrowser(t *testing.T) {
 // The Control UI by path, on a host without wildcard DNS.
 func TestBrowserByPath(t *testing.T) {
 	s := needStack(t)
-	s.endAfter(t, "dora")
+	s.endAfter(t, "oscar")
 	b := newBrowser(t)
-	b.open("http://localhost:" + s.dev.port() + "/u/dora/chat")
+	b.open("http://localhost:" + s.dev.port() + "/u/oscar/chat")
 	b.waitComposer(startLimit)
 	b.say("hello by path")
 	b.waitText(60*time.Second, "You said: hello by path")
@@ -135,11 +135,11 @@ func TestBrowserByPath(t *testing.T) {
 // By path, on a host without wildcard DNS, for programs: the API, a WebSocket, a chat.
 func TestByPath(t *testing.T) {
 	s := needStack(t)
-	resp := s.postTo(t, s.dev, "localhost:"+s.dev.port(), "dora", "/u/dora/api/chat", `{"message":"hello by path"}`)
+	resp := s.postTo(t, s.dev, "localhost:"+s.dev.port(), "olga", "/u/olga/api/chat", `{"message":"hello by path"}`)
 	if body := readAll(t, resp); resp.StatusCode != http.StatusOK || !strings.Contains(string(body), "hello by path") {
 		t.Fatalf("chat by path: %s %s", resp.Status, body)
 	}
-	get, err := http.Get("http://localhost:" + s.dev.port() + "/u/dora/v1/models")
+	get, err := http.Get("http://localhost:" + s.dev.port() + "/u/olga/v1/models")
 	if err != nil {
 		t.Fatal(err)
 	}
