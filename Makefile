@@ -13,7 +13,10 @@ dev: tools build ## run it all here: Consul, Nomad, S3, a demo model, the driver
 	@bin/dev $(ARGS)
 
 .PHONY: test
-test: tools check ## unit, integration and end-to-end tests, with the race detector
+test: ## unit, integration and end-to-end tests, with the race detector
+	@tools/install --test
+	@$(MAKE) --no-print-directory check
+	go build -race ./...
 	go test -race -count=1 -p 1 -timeout 40m ./...
 
 .PHONY: check
@@ -33,9 +36,12 @@ build: ## build the driver, the router and the dev program into bin/
 tools: ## build or find Nomad, Consul and the S3 server, install Node and OpenClaw, into the cache
 	@tools/install
 
+IMAGE       ?= openclaw-sandbox:$(shell . tools/versions; echo $$OPENCLAW)
+IMAGE_FLAGS ?=
+
 .PHONY: image
-image: ## build the sandbox's image (needs Docker)
-	docker build -t openclaw-sandbox:$(shell . tools/versions; echo $$OPENCLAW) $(shell . tools/versions; echo --build-arg=NODE_VERSION=$$NODE --build-arg=OPENCLAW_VERSION=$$OPENCLAW) docker
+image: ## build the sandbox's image with Docker (IMAGE=name, IMAGE_FLAGS="--build-arg=BASE=...")
+	docker build -t $(IMAGE) $(shell . tools/versions; echo --build-arg=NODE_VERSION=$$NODE --build-arg=OPENCLAW_VERSION=$$OPENCLAW) $(IMAGE_FLAGS) docker
 
 .PHONY: clean
 clean: ## remove what was built here; the cache and the dev state stay

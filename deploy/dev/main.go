@@ -91,6 +91,12 @@ func run(ctx context.Context, stop func(), args []string) error {
 	if err != nil {
 		return err
 	}
+	unlock, err := lock(s.dir)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	devcluster.Sweep(s.dir)
 	if s.runtime, err = preflight(&s); err != nil {
 		return err
 	}
@@ -105,6 +111,9 @@ func run(ctx context.Context, stop func(), args []string) error {
 		Progress: func(format string, args ...any) { fmt.Printf("  "+format+"\n", args...) },
 	})
 	if err != nil {
+		if ctx.Err() != nil {
+			return fmt.Errorf("interrupted: %w", err)
+		}
 		return err
 	}
 	greet(stack, s, len(secrets) > 0, time.Since(begin))
@@ -114,16 +123,35 @@ func run(ctx context.Context, stop func(), args []string) error {
 		follow(ctx, stack.Nomad.Client())
 	}()
 	<-ctx.Done()
-	stop() // a second Ctrl-C ends us at once
-	fmt.Println("\nStopping: every sandbox saves its state first. Press Ctrl-C again to give up waiting.")
+	fmt.Println("\nStopping: running replies end and every sandbox saves its state. Press Ctrl-C again to cut replies off.")
+	again, stopAgain := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stopAgain()
+	stop()
 	<-followed
 	down, cancel := context.WithTimeout(context.Background(), downLimit)
 	defer cancel()
-	if err := stack.Down(down); err != nil {
+	if err := hurryable(down, again, stack); err != nil {
 		return err
 	}
 	fmt.Printf("Stopped. Your state is in %s; the next `make dev` has it again.\n", stack.S3.Dir)
 	return nil
+}
+
+// hurryable stops the stack; when again ends it no longer waits for running replies.
+func hurryable(ctx, again context.Context, stack *devcluster.Stack) error {
+	down := make(chan error, 1)
+	go func() { down <- stack.Down(ctx) }()
+	select {
+	case err := <-down:
+		return err
+	case <-again.Done():
+	}
+	fmt.Println("\nCutting off what still runs; what it has on disk is saved.")
+	// Down has the last word: Nomad may be gone already.
+	if err := stack.Hurry(ctx); err != nil {
+		fmt.Println("  (not all could be cut off:", err, ")")
+	}
+	return <-down
 }
 
 func greet(st *devcluster.Stack, s settings, real bool, took time.Duration) {

@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"strconv"
 	"syscall"
@@ -67,11 +68,24 @@ func preflight(s *settings) (string, error) {
 	return rt, errors.Join(bad...)
 }
 
-// disk checks the space, and that the folder can be made at all.
-func disk(dir string) error {
+// lock keeps the folder for this run. It goes with the process, however that ends.
+func lock(dir string) (unlock func() error, err error) {
 	if err := os.MkdirAll(dir, 0o711); err != nil {
-		return fmt.Errorf("%w; choose another folder with -dir", err)
+		return nil, fmt.Errorf("%w; choose another folder with -dir", err)
 	}
+	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("%w; choose another folder with -dir", err)
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("another `make dev` uses %s; stop it, or choose another folder with -dir", dir)
+	}
+	return f.Close, nil
+}
+
+// disk checks the space.
+func disk(dir string) error {
 	var fs syscall.Statfs_t
 	if err := syscall.Statfs(dir, &fs); err != nil {
 		return fmt.Errorf("look at the disk of %s: %w", dir, err)

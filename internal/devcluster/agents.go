@@ -55,7 +55,7 @@ func (c *Consul) Start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if c.p, err = startProcess("Consul", filepath.Join(c.dir, "consul.log"), agentEnv(), bin, c.args...); err != nil {
+	if c.p, err = startProcess("Consul", filepath.Join(c.dir, "consul.log"), agentEnv(mark(c.dir)), bin, c.args...); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, agentStart)
@@ -122,7 +122,7 @@ func (s *S3) Start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	env := agentEnv("ROOT_ACCESS_KEY="+s.AccessKey, "ROOT_SECRET_KEY="+s.SecretKey)
+	env := agentEnv(mark(s.root), "ROOT_ACCESS_KEY="+s.AccessKey, "ROOT_SECRET_KEY="+s.SecretKey)
 	s.p, err = startProcess("the S3 server", filepath.Join(s.root, "s3.log"), env, bin,
 		"--port", s.Addr, "--keep-alive", "--quiet", "posix", filepath.Join(s.root, "buckets"))
 	if err != nil {

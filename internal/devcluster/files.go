@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 
@@ -43,7 +42,7 @@ func copyFile(from, to string, mode os.FileMode) error {
 }
 
 // sweepNode removes what Nomad and the driver leave on the node for a next start:
-// firewall rules and empty cgroups. The bridge went with the agent.
+// the driver's firewall rules and empty cgroups. The rest went with the agent.
 func (s *Stack) sweepNode(ctx context.Context) error {
 	err := egress.Rules{Bridge: s.o.Bridge}.Remove(ctx)
 	// Deepest first; one that is in use, by another Nomad, does not go.
@@ -54,13 +53,6 @@ func (s *Stack) sweepNode(ctx context.Context) error {
 				os.Remove(d)
 			}
 		}
-	}
-	// Nomad accepts for its bridge in a chain of its own, which goes with its last rule.
-	run := func(args ...string) { exec.CommandContext(ctx, "iptables", args...).Run() }
-	run("-D", "NOMAD-ADMIN", "-d", s.o.BridgeSubnet, "-o", s.o.Bridge, "-j", "ACCEPT")
-	if rules, _ := exec.CommandContext(ctx, "iptables", "-S").Output(); !strings.Contains(string(rules), "-A NOMAD-ADMIN") {
-		run("-D", "CNI-FORWARD", "-m", "comment", "--comment", "CNI firewall plugin admin overrides", "-j", "NOMAD-ADMIN")
-		run("-X", "NOMAD-ADMIN")
 	}
 	return err
 }

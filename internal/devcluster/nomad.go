@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -33,9 +32,12 @@ type NomadOptions struct {
 type Nomad struct {
 	Addr string // host:port of its HTTP API
 	opts NomadOptions
-	args []string
-	p    *process
-	api  *nomad.Client
+	// ownBridge: the bridge was named by our caller. Nomad's default one may be that
+	// of a real agent of this machine, and is left alone.
+	ownBridge bool
+	args      []string
+	p         *process
+	api       *nomad.Client
 }
 
 //go:embed nomad.hcl.tmpl
@@ -50,7 +52,8 @@ func StartNomad(ctx context.Context, o NomadOptions) (*Nomad, error) {
 	if o.Port == 0 {
 		o.Port = ports[0]
 	}
-	if o.Bridge == "" {
+	ours := o.Bridge != ""
+	if !ours {
 		o.Bridge, o.BridgeSubnet = "nomad", "172.26.64.0/20"
 	}
 	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
@@ -68,10 +71,11 @@ func StartNomad(ctx context.Context, o NomadOptions) (*Nomad, error) {
 	if err := os.WriteFile(file, text.Bytes(), 0o600); err != nil {
 		return nil, fmt.Errorf("nomad config: %w", err)
 	}
-	n := &Nomad{Addr: net.JoinHostPort("127.0.0.1", strconv.Itoa(o.Port)), opts: o, args: []string{"agent", "-config=" + file}}
+	n := &Nomad{Addr: net.JoinHostPort("127.0.0.1", strconv.Itoa(o.Port)), opts: o, ownBridge: ours, args: []string{"agent", "-config=" + file}}
 	if n.api, err = nomad.NewClient(&nomad.Config{Address: "http://" + n.Addr}); err != nil {
 		return nil, fmt.Errorf("nomad client: %w", err)
 	}
+	n.sweep() // of an earlier run that was killed
 	return n, n.Start(ctx)
 }
 
@@ -81,7 +85,7 @@ func (n *Nomad) Start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if n.p, err = startProcess("Nomad", filepath.Join(n.opts.Dir, "nomad.log"), agentEnv(n.opts.Env...), bin, n.args...); err != nil {
+	if n.p, err = startProcess("Nomad", filepath.Join(n.opts.Dir, "nomad.log"), agentEnv(append(n.opts.Env, mark(n.opts.Dir))...), bin, n.args...); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, agentStart)
@@ -136,22 +140,29 @@ func (n *Nomad) Restart(ctx context.Context) error {
 // Client is a client of this Nomad, whatever the environment says.
 func (n *Nomad) Client() *nomad.Client { return n.api }
 
-// sweep removes what Nomad leaves behind on purpose for its next start: mounts
-// in its folder, and its bridge.
+// sweep removes what Nomad leaves behind on purpose for its next start: tasks that
+// nobody stopped and their helpers, mounts in its folder, networks.
 func (n *Nomad) sweep() {
+	killStrays(mark(n.opts.Dir))
 	if os.Geteuid() != 0 {
 		return
 	}
+	unmountUnder(n.opts.Dir)
+	if n.ownBridge {
+		sweepNetwork(n.opts.Bridge, n.opts.BridgeSubnet)
+	}
+}
+
+// unmountUnder detaches the mounts in a folder.
+func unmountUnder(dir string) {
 	mounts, err := os.ReadFile("/proc/self/mounts")
 	if err != nil {
-		return
+		return // not Linux
 	}
 	lines := strings.Split(string(mounts), "\n")
 	for i := len(lines) - 1; i >= 0; i-- { // the last mounted first
-		if f := strings.Fields(lines[i]); len(f) > 1 && strings.HasPrefix(f[1], n.opts.Dir+"/") {
+		if f := strings.Fields(lines[i]); len(f) > 1 && strings.HasPrefix(f[1], dir+"/") {
 			unmount(f[1])
 		}
 	}
-	// Absent bridges and chains are the normal case without bridge networking.
-	exec.Command("ip", "link", "delete", n.opts.Bridge, "type", "bridge").Run()
 }

@@ -105,6 +105,15 @@ func Up(ctx context.Context, o Options) (_ *Stack, err error) {
 	return s, nil
 }
 
+// Sweep ends what an earlier stack in dir left running and mounted when it was killed.
+// Only who knows that no stack runs there may call it.
+func Sweep(dir string) {
+	for _, agent := range []string{"nomad", "s3", "consul"} {
+		killStrays(mark(filepath.Join(dir, agent)))
+	}
+	unmountUnder(dir)
+}
+
 // Dir is the stack's folder.
 func (s *Stack) Dir() string { return s.o.Dir }
 
@@ -241,6 +250,7 @@ func (s *Stack) stopJobs(ctx context.Context) error {
 			return fmt.Errorf("stop job %s: %w", j.ID, err)
 		}
 	}
+	said := ""
 	for {
 		busy := ""
 		allocs, _, err := c.Allocations().List(q)
@@ -257,7 +267,10 @@ func (s *Stack) stopJobs(ctx context.Context) error {
 		if busy == "" {
 			break
 		}
-		s.o.Progress("Saving and stopping %s", busy)
+		if busy != said {
+			s.o.Progress("Saving and stopping %s", busy)
+			said = busy
+		}
 		timer := time.NewTimer(500 * time.Millisecond)
 		select {
 		case <-timer.C:

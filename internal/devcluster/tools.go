@@ -72,6 +72,9 @@ func freePorts(n int) ([]int, error) {
 	return ports, nil
 }
 
+// mark is in the environment of an agent, and so of all that it starts.
+func mark(dir string) string { return "OPENCLAW_DEV_AGENT=" + dir }
+
 // agentEnv is what an agent inherits: enough to run, and nothing that a task or a
 // client library would take for its own settings.
 func agentEnv(extra ...string) []string {

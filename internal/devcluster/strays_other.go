@@ -1,0 +1,8 @@
+//go:build !linux
+
+package devcluster
+
+func unmount(string) {}
+
+// killStrays does nothing: where there is no /proc, who kills an agent sees to its helpers.
+func killStrays(string) {}
