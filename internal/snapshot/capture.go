@@ -8,7 +8,9 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -65,7 +67,7 @@ func (c *Capture) Discard() error { return os.RemoveAll(c.staging) }
 func (r *Run) scan(ctx context.Context, dir *os.Root, c *Capture) error {
 	now := time.Now()
 	seen := make(map[pathname]bool, len(r.index))
-	err := fs.WalkDir(dir.FS(), ".", func(path string, d fs.DirEntry, err error) error {
+	err := fs.WalkDir(folders{dir}, ".", func(path string, d fs.DirEntry, err error) error {
 		if path == "." {
 			return err
 		}
@@ -131,6 +133,25 @@ func (r *Run) scan(ctx context.Context, dir *os.Root, c *Capture) error {
 		}
 	}
 	return nil
+}
+
+// folders lets fs.WalkDir see every folder: os.Root's own FS refuses names that are
+// not UTF-8, and a sandbox can make one.
+type folders struct{ dir *os.Root }
+
+func (t folders) Open(name string) (fs.File, error) { return t.dir.Open(name) }
+
+func (t folders) Stat(name string) (fs.FileInfo, error) { return t.dir.Stat(name) }
+
+func (t folders) ReadDir(name string) ([]fs.DirEntry, error) {
+	f, err := t.dir.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	entries, err := f.ReadDir(-1)
+	slices.SortFunc(entries, func(a, b fs.DirEntry) int { return strings.Compare(a.Name(), b.Name()) }) // the format packs in path order
+	return entries, err
 }
 
 // sameMeta compares what can change without the content.

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"openclaw-sandbox/internal/objstore"
@@ -124,9 +125,10 @@ const headTries = 4
 
 // writeHead writes h over the head that has etag ("" for: there is none), and
 // returns the new ETag. An unclear answer is settled by reading: if the head
-// bears this write's random id, the write happened. ErrFenced if somebody else's
-// write is there.
-func writeHead(ctx context.Context, st objstore.Store, h *Head, etag string) (string, error) {
+// bears this write's random id, the write happened; if it bears one of mine, an
+// earlier write of this run did, and h goes over that. ErrFenced if somebody
+// else's write is there.
+func writeHead(ctx context.Context, st objstore.Store, h *Head, etag string, mine []string) (string, error) {
 	raw, err := json.Marshal(h)
 	if err != nil {
 		return "", fmt.Errorf("encode head: %w", err)
@@ -148,6 +150,9 @@ func writeHead(ctx context.Context, st objstore.Store, h *Head, etag string) (st
 		switch {
 		case readErr == nil && there.Write == h.Write:
 			return thereTag, nil
+		case readErr == nil && slices.Contains(mine, there.Write) && try < headTries:
+			etag, cond = thereTag, objstore.IfMatch(thereTag)
+			continue
 		case readErr == nil && thereTag != etag:
 			return "", fmt.Errorf("write head of epoch %d: %w (epoch %d, allocation %.40s)", h.Epoch, ErrFenced, there.Epoch, there.Writer.Alloc)
 		case readErr != nil && !errors.Is(readErr, objstore.ErrNotFound), ctx.Err() != nil, try == headTries:

@@ -23,7 +23,8 @@ type Run struct {
 	mu       sync.Mutex // held through each of Restore, Capture, Commit
 	head     Head
 	etag     string
-	prior    State // what the head said before the claim
+	unclear  []string // Write ids of head writes whose outcome is not known
+	prior    State    // what the head said before the claim
 	restored bool
 	fenced   bool
 	index    map[pathname]known
@@ -121,14 +122,18 @@ func (r *Run) putHead(ctx context.Context, next Head) error {
 		return ErrFenced
 	}
 	next.Write = rand.Text()
-	etag, err := writeHead(ctx, r.store, &next, r.etag)
-	if errors.Is(err, ErrFenced) {
+	etag, err := writeHead(ctx, r.store, &next, r.etag, r.unclear)
+	switch {
+	case errors.Is(err, ErrFenced):
 		r.fenced = true
+	case err != nil:
+		// It may still have happened, or happen yet: not somebody else's, if it is found later.
+		r.unclear = append(r.unclear, next.Write)
 	}
 	if err != nil {
 		return err
 	}
-	r.head, r.etag = next, etag
+	r.head, r.etag, r.unclear = next, etag, nil
 	return nil
 }
 

@@ -13,8 +13,9 @@ import (
 )
 
 const (
-	blockSize = 1 << 20   // of content, at most, in one block
-	maxMeta   = 256 << 20 // of one segment's metadata, decompressed
+	blockSize = 1 << 20            // of content, at most, in one block
+	maxStored = blockSize + 64<<10 // of a block as stored: zstd adds little to what does not compress
+	maxMeta   = 256 << 20          // of one segment's metadata, decompressed
 )
 
 // kind of an entry.
@@ -107,7 +108,7 @@ func (p pathname) parent() pathname { return pathname(path.Dir(string(p))) }
 // rely on it.
 func (m *segmentMeta) check(ref segmentRef) error {
 	for i, b := range m.Blocks {
-		if b.Off < 0 || b.Len <= 0 || b.Off > ref.MetaOff-b.Len || b.Raw <= 0 || b.Raw > blockSize {
+		if b.Off < 0 || b.Len <= 0 || b.Len > maxStored || b.Off > ref.MetaOff-b.Len || b.Raw <= 0 || b.Raw > blockSize {
 			return fmt.Errorf("block %d lies outside the segment", i)
 		}
 	}
