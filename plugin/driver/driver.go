@@ -158,16 +158,23 @@ func (d *Driver) TaskStats(ctx context.Context, id string, interval time.Duratio
 // SignalTask is the inner driver's.
 func (d *Driver) SignalTask(id, signal string) error { return d.inner().SignalTask(id, signal) }
 
-// ExecTask is the inner driver's.
-func (d *Driver) ExecTask(id string, cmd []string, timeout time.Duration) (*drivers.ExecTaskResult, error) {
-	return d.inner().ExecTask(id, cmd, timeout)
+// inShell has a shell look the command up. A command that libcontainer itself
+// does not find leaves its start waiting for input that nobody closes, with the
+// container's lock held; a shell says "not found" and ends with 127.
+func inShell(cmd []string) []string {
+	return append([]string{"/bin/sh", "-c", `exec "$@"`, "sh"}, cmd...)
 }
 
-// ExecTaskStreamingRaw is the inner driver's.
+// ExecTask is the inner driver's, by a shell.
+func (d *Driver) ExecTask(id string, cmd []string, timeout time.Duration) (*drivers.ExecTaskResult, error) {
+	return d.inner().ExecTask(id, inShell(cmd), timeout)
+}
+
+// ExecTaskStreamingRaw is the inner driver's, by a shell.
 func (d *Driver) ExecTaskStreamingRaw(ctx context.Context, id string, cmd []string, tty bool, stream drivers.ExecTaskStream) error {
 	s, ok := d.inner().(drivers.ExecTaskStreamingRawDriver)
 	if !ok {
 		return fmt.Errorf("runtime %s has no interactive exec", d.runtime.Name())
 	}
-	return s.ExecTaskStreamingRaw(ctx, id, cmd, tty, stream)
+	return s.ExecTaskStreamingRaw(ctx, id, inShell(cmd), tty, stream)
 }

@@ -60,7 +60,7 @@ func (d *Driver) RecoverTask(handle *drivers.TaskHandle) error {
 	if err := t.watch(); err != nil {
 		return fmt.Errorf("recover %s: %w", cfg.ID, err)
 	}
-	if err := t.findFreezer(); err != nil {
+	if err := t.find(in); err != nil {
 		t.freezer = gone{} // the process ended meanwhile
 	}
 	// A save that the old plugin was in may have left the process frozen.

@@ -157,7 +157,7 @@ func (t *task) launch(p plan) (*drivers.TaskHandle, error) {
 	if err := t.watch(); err != nil {
 		return nil, err
 	}
-	if err := t.findFreezer(); err != nil {
+	if err := t.find(inner); err != nil {
 		return nil, err
 	}
 	if err := p.probe.Wait(t.d.ctx, t.exited); err != nil {
@@ -189,7 +189,7 @@ func (t *task) notReady(err error) error {
 
 // giveUp undoes a start that failed.
 func (t *task) giveUp() {
-	if err := t.d.inner().DestroyTask(t.cfg.ID, true); err != nil && !errors.Is(err, drivers.ErrTaskNotFound) {
+	if err := t.destroy(); err != nil {
 		t.d.log.Warn("stop a process that did not get ready", "alloc", t.cfg.AllocID, "error", err)
 	}
 	if t.run != nil {

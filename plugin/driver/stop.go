@@ -32,10 +32,24 @@ func (d *Driver) StopTask(id string, timeout time.Duration, signal string) error
 	if err != nil {
 		d.log.Warn("thaw before a stop", "alloc", t.cfg.AllocID, "error", err)
 	}
-	if err := d.inner().StopTask(id, timeout, signal); err != nil {
+	if err := t.stop(timeout, signal); err != nil {
 		return fmt.Errorf("stop: %w", err)
 	}
 	return nil
+}
+
+// stop ends the process by the inner driver, which kills it after timeout.
+func (t *task) stop(timeout time.Duration, signal string) error {
+	return t.insist(timeout+stopMargin, func() error { return t.d.inner().StopTask(t.cfg.ID, timeout, signal) })
+}
+
+// destroy makes the inner driver forget the task, and ends the process if it runs.
+func (t *task) destroy() error {
+	err := t.insist(stopMargin, func() error { return t.d.inner().DestroyTask(t.cfg.ID, true) })
+	if errors.Is(err, drivers.ErrTaskNotFound) {
+		return nil
+	}
+	return err
 }
 
 // WaitTask reports the exit once the final save is over.
@@ -72,12 +86,12 @@ func (d *Driver) DestroyTask(id string, force bool) error {
 			return errors.New("the task is still running")
 		}
 		t.stopping.Store(true)
-		if err := d.inner().StopTask(id, 0, ""); err != nil && !errors.Is(err, drivers.ErrTaskNotFound) {
+		if err := t.stop(0, ""); err != nil && !errors.Is(err, drivers.ErrTaskNotFound) {
 			return fmt.Errorf("destroy: %w", err)
 		}
 		<-t.done // bounded: the process is gone, and the final save has its timeout
 	}
-	if err := d.inner().DestroyTask(id, true); err != nil && !errors.Is(err, drivers.ErrTaskNotFound) {
+	if err := t.destroy(); err != nil {
 		return fmt.Errorf("destroy: %w", err)
 	}
 	if err := t.remove(); err != nil {

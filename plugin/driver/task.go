@@ -30,10 +30,11 @@ type task struct {
 
 	run     *snapshot.Run // nil until a recovered task could reach the store
 	memento snapshot.Memento
-	freezer freezer
+	procs   processes
 
-	// still is held while the process is frozen, and by who lets it go on.
-	still sync.Mutex
+	// still guards freezer, and is held while the process is frozen.
+	still   sync.Mutex
+	freezer freezer
 
 	stopping atomic.Bool // somebody asked the process to end
 
@@ -89,17 +90,20 @@ func (t *task) judge(res *drivers.ExitResult) *drivers.ExitResult {
 	return res
 }
 
-// findFreezer looks the process up and finds how to stop it for a moment.
-func (t *task) findFreezer() error {
+// find looks up the task's processes, and how to stop them for a moment.
+func (t *task) find(inner *drivers.TaskHandle) error {
+	var err error
+	if t.procs.executor, err = executorOf(inner); err != nil {
+		return err
+	}
 	status, err := t.d.inner().InspectTask(t.cfg.ID)
 	if err != nil {
 		return fmt.Errorf("inspect the process: %w", err)
 	}
-	pid, err := strconv.Atoi(status.DriverAttributes["pid"])
-	if err != nil {
+	if t.procs.pid, err = strconv.Atoi(status.DriverAttributes["pid"]); err != nil {
 		return fmt.Errorf("inspect the process: %w", err)
 	}
-	t.freezer, err = freezerOf(pid, t.cfg.AllocID)
+	t.freezer, err = freezerOf(t.procs.pid, t.cfg.AllocID)
 	return err
 }
 
@@ -134,7 +138,7 @@ func (t *task) fenced() {
 	t.d.log.Error("a newer run of this user exists, stopping this one", "user", t.user, "alloc", t.cfg.AllocID)
 	t.d.say(t.cfg, sandbox.Progress{Phase: sandbox.PhaseFailed, Reason: sandbox.ReasonFenced,
 		Message: "Stopped: a newer sandbox of this user has taken over the state"})
-	if err := t.d.inner().StopTask(t.cfg.ID, 0, ""); err != nil {
+	if err := t.stop(0, ""); err != nil {
 		t.d.log.Error("stop a fenced task", "alloc", t.cfg.AllocID, "error", err)
 		return // the next tick tries again
 	}
@@ -199,7 +203,9 @@ const (
 // finish is the last save, after the process has ended. A state that can not be
 // saved is kept on the node.
 func (t *task) finish() {
+	t.still.Lock()
 	t.freezer = gone{}
+	t.still.Unlock()
 	var err error
 	for try := range finalTries {
 		if try > 0 {

@@ -21,6 +21,9 @@ import (
 // the sandbox can then read what any user of the node can read.
 const HostImage = "host"
 
+// defaultPath is what container engines give a process whose image sets none.
+const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
 // image runs the process by Nomad's exec driver (libcontainer) on an overlay: the
 // image below, an upper layer of this run alone above. No daemon, no chroot copy.
 type image struct{ inner drivers.DriverPlugin }
@@ -101,6 +104,10 @@ func (r *image) Prepare(cfg *drivers.TaskConfig, s Spec, d Dirs) (*drivers.TaskC
 		}
 	}
 	in := r.Inside(cfg, d)
+	// Nomad gives the node's own PATH only to tasks without an image.
+	if in.Env["PATH"] == "" {
+		in.Env["PATH"] = defaultPath
+	}
 	dirs := cfg.TaskDir()
 	in.Mounts = append(in.Mounts,
 		&drivers.MountConfig{HostPath: dirs.SharedAllocDir, TaskPath: "/alloc"},

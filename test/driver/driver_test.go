@@ -1,13 +1,11 @@
 package driver
 
 import (
-	"context"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/hashicorp/nomad/api"
 
@@ -270,28 +268,6 @@ func TestWrongCredentials(t *testing.T) {
 	if strings.Contains(events(a), "wrong-secret") {
 		t.Error("an event shows the secret")
 	}
-}
-
-// A freeze stops every process of the task, and only these.
-func TestExecSignalAndStats(t *testing.T) {
-	s := up(t, "image", nil)
-	a := s.alloc(t, s.run(t, "alice", nil), "sandbox", running)
-	var out strings.Builder
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-	defer cancel()
-	code, err := s.nomad.Client().Allocations().Exec(ctx, a, "gateway", false, []string{"/bin/sh", "-c", "id -u; ls /state"}, strings.NewReader(""), &out, &out, nil, nil)
-	if err != nil || code != 0 || !strings.HasPrefix(out.String(), "65534") {
-		t.Errorf("exec: code %d, %v: %s", code, err, out.String())
-	}
-	if err := s.nomad.Client().Allocations().Signal(a, nil, "gateway", "SIGUSR1"); err != nil {
-		t.Errorf("signal: %v", err)
-	}
-	s.alloc(t, a.JobID, "end by the signal", ended)
-	b := s.alloc(t, s.run(t, "bob", nil), "sandbox", running)
-	wait(t, "memory in the stats", func() bool {
-		st, err := s.nomad.Client().Allocations().Stats(b, nil)
-		return err == nil && st.Tasks["gateway"] != nil && st.Tasks["gateway"].ResourceUsage.MemoryStats.RSS > 0
-	}, func() string { return "" })
 }
 
 func flip(t *testing.T, file string) {
