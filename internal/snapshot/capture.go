@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -74,8 +75,8 @@ func (r *Run) scan(ctx context.Context, dir *os.Root, c *Capture) error {
 		if err == nil {
 			err = ctx.Err()
 		}
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil // gone since its folder was read
+		if gone(err) {
+			return nil // since its folder was read
 		}
 		if err != nil {
 			return err
@@ -89,7 +90,7 @@ func (r *Run) scan(ctx context.Context, dir *os.Root, c *Capture) error {
 		}
 		e, st, err := describe(dir, p)
 		switch {
-		case errors.Is(err, errNotKept), errors.Is(err, fs.ErrNotExist):
+		case errors.Is(err, errNotKept), gone(err):
 			c.skipped++
 			return nil
 		case err != nil:
@@ -110,7 +111,7 @@ func (r *Run) scan(ctx context.Context, dir *os.Root, c *Capture) error {
 		}
 		if e.Kind == kindFile {
 			n, err := copyOut(dir, p, filepath.Join(c.staging, strconv.Itoa(len(c.changed))))
-			if errors.Is(err, fs.ErrNotExist) || errors.Is(err, errNotKept) {
+			if gone(err) || errors.Is(err, errNotKept) {
 				c.skipped++
 				delete(seen, p)
 				return nil
@@ -161,6 +162,16 @@ func sameMeta(a, b entry) bool {
 
 // errNotKept marks what the format leaves out: sockets, FIFOs, devices.
 var errNotKept = errors.New("not a file, directory or link")
+
+// gone tells of a path that became something else since it was seen: it, or a
+// folder above it, was removed, or replaced by a file or a link. That happens
+// only to a tree that was not frozen. os.Root's refusal of a link that leads out
+// has no name of its own.
+func gone(err error) bool {
+	var p *fs.PathError
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) || errors.Is(err, syscall.ELOOP) || errors.Is(err, syscall.EINVAL) ||
+		errors.As(err, &p) && p.Err.Error() == "path escapes from parent"
+}
 
 // describe looks at a path without following it.
 func describe(dir *os.Root, p pathname) (entry, stamp, error) {

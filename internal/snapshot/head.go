@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"time"
 
 	"openclaw-sandbox/internal/objstore"
@@ -113,6 +114,9 @@ func (h *Head) check(u sandbox.User) error {
 		return fmt.Errorf("%d segments", len(h.Segments))
 	}
 	for _, s := range h.Segments {
+		if s.Name == "" || strings.Trim(s.Name, "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz-") != "" || len(s.Name) > 64 {
+			return fmt.Errorf("%.80q is no name of a segment", s.Name)
+		}
 		if s.Size < 0 || s.MetaOff < 0 || s.MetaOff > s.Size || s.MetaRaw < 0 || s.MetaRaw > maxMeta || s.Size-s.MetaOff > maxMeta {
 			return fmt.Errorf("segment %.80q has impossible sizes", s.Name)
 		}

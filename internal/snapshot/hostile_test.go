@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -249,5 +250,75 @@ func TestHostileBucket(t *testing.T) {
 	forge(t, st, segmentMeta{Blocks: []block{good}, Entries: file("a")}, content, nil)
 	if got := tree(t, start(t, st).path); len(got) != 1 {
 		t.Errorf("the control restored %v", got)
+	}
+}
+
+// Hostile values that check lets through.
+func TestHostileNamesAreCorruption(t *testing.T) {
+	for name, c := range map[string]struct {
+		meta segmentMeta
+		edit func(*Head)
+	}{
+		"segment name": {edit: func(h *Head) { h.Segments[0].Name = "../../bob/seg/x" }},
+		"empty target": {meta: segmentMeta{Entries: []entry{{Path: "l", Kind: kindLink}}}},
+		"nul target":   {meta: segmentMeta{Entries: []entry{{Path: "l", Kind: kindLink, Target: "a\x00"}}}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			st := dirStore(t)
+			forge(t, st, c.meta, nil, c.edit)
+			run, err := Claim(t.Context(), st, user, Writer{}, DefaultOptions())
+			if err == nil {
+				root, oerr := os.OpenRoot(t.TempDir())
+				if oerr != nil {
+					t.Fatal(oerr)
+				}
+				defer root.Close()
+				err = run.Restore(t.Context(), root, nil)
+			}
+			if !errors.Is(err, ErrCorrupt) {
+				t.Errorf("%v, want ErrCorrupt", err)
+			}
+		})
+	}
+}
+
+// A block that claims to be stored in 8 TiB. In a process of its own.
+func TestHugeBlock(t *testing.T) {
+	if os.Getenv("TEST_HUGE_BLOCK") == "" {
+		cmd := exec.Command(os.Args[0], "-test.run=^TestHugeBlock$", "-test.v")
+		cmd.Env = append(os.Environ(), "TEST_HUGE_BLOCK=1")
+		out, err := cmd.CombinedOutput()
+		if err != nil {
+			t.Errorf("the process died: %v\n%.600s", err, out)
+		}
+		return
+	}
+	const huge = int64(8) << 40
+	dir := filepath.Join(t.TempDir(), "b")
+	st, err := objstore.OpenDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	forge(t, st, segmentMeta{Blocks: []block{{Len: huge, Raw: 100, Sum: make([]byte, 32)}},
+		Entries: []entry{{Path: "a", Kind: kindFile, Size: 100, Extents: []extent{{Len: 100}}}}}, nil,
+		func(h *Head) { h.Segments[0].MetaOff += huge; h.Segments[0].Size += huge })
+	name := filepath.Join(dir, segmentKey(user, "x"))
+	packed, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.OpenFile(name, os.O_RDWR|os.O_TRUNC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.WriteAt(packed, huge); err != nil {
+		t.Fatalf("setup (sparse file): %v", err)
+	}
+	f.Close()
+	m := claim(t, st)
+	err = m.run.Restore(t.Context(), m.root, nil)
+	t.Logf("%v", err)
+	if !errors.Is(err, ErrCorrupt) {
+		t.Errorf("%v, want ErrCorrupt", err)
 	}
 }

@@ -128,6 +128,8 @@ func (m *segmentMeta) check(ref segmentRef) error {
 			return fmt.Errorf("path %.80q has unknown kind %.10q", e.Path, e.Kind)
 		case n != e.Size || (e.Kind != kindFile && n != 0):
 			return fmt.Errorf("path %.80q has %d bytes of content, its size is %d", e.Path, n, e.Size)
+		case e.Kind == kindLink && (e.Target == "" || len(e.Target) > 4096 || strings.ContainsRune(string(e.Target), 0)):
+			return fmt.Errorf("link %.80q has an impossible target", e.Path)
 		case e.Mode&^uint32(fs.ModePerm) != 0:
 			return fmt.Errorf("path %.80q has mode bits beyond the permissions", e.Path)
 		}
