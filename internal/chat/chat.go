@@ -4,14 +4,12 @@ package chat
 
 import (
 	"context"
-	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
 	"net/http"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/gorilla/websocket"
@@ -75,6 +73,8 @@ type Client struct {
 	conn *websocket.Conn
 	id   int
 	stop func() bool
+	// early are chat events that came while a call waited for its answer.
+	early []frame
 }
 
 // Dial connects to the gateway at addr (host:port). header carries the identity
@@ -146,96 +146,56 @@ func (c *Client) hello() error {
 			break
 		}
 	}
-	return c.call("connect", map[string]any{
+	_, err := c.call("connect", map[string]any{
 		"minProtocol": protocol, "maxProtocol": protocol, "role": "operator",
 		"client": map[string]string{"id": "gateway-client", "version": "1.0.0", "platform": "linux", "mode": "backend"},
 		"scopes": []string{"operator.read", "operator.write"},
-	}, nil)
+	})
+	return err
 }
 
-// call sends a request and waits for its answer; events meanwhile go to on.
-func (c *Client) call(method string, params any, on func(frame)) error {
+// call sends a request and returns its answer; events that come meanwhile are
+// kept for next.
+func (c *Client) call(method string, params any) (json.RawMessage, error) {
 	c.id++
 	id := strconv.Itoa(c.id)
 	if err := c.conn.WriteJSON(map[string]any{"type": "req", "id": id, "method": method, "params": params}); err != nil {
-		return fmt.Errorf("%w: %w", ErrBroken, err)
+		return nil, fmt.Errorf("%w: %w", ErrBroken, err)
 	}
 	for {
 		f, err := c.read()
 		switch {
 		case err != nil:
-			return err
+			return nil, err
 		case f.Type == "res" && f.ID == id && f.OK:
-			return nil
+			return f.Payload, nil
 		case f.Type == "res" && f.ID == id:
-			return &RefusedError{Method: method, Code: f.Error.Code, Message: f.Error.Message}
-		case on != nil:
-			on(f)
+			return nil, &RefusedError{Method: method, Code: f.Error.Code, Message: f.Error.Message}
+		case f.Type == "event" && f.Event == "chat":
+			c.early = append(c.early, f)
 		}
 	}
 }
 
-// turn is a chat event.
-type turn struct {
-	RunID        string `json:"runId"`
-	State        string `json:"state"`
-	DeltaText    string `json:"deltaText"`
-	ErrorMessage string `json:"errorMessage"`
-	Message      struct {
-		Content []struct {
-			Text string `json:"text"`
-		} `json:"content"`
-	} `json:"message"`
-}
-
-// Say sends a message to a session ("" for DefaultSession) and returns the whole
-// reply. delta (may be nil) gets each piece as it comes, and "" now and then as a
-// sign of life; its error ends the conversation. It returns a *TurnError if the
-// turn failed, ErrRefused if there was none, or ErrBroken.
-func (c *Client) Say(session, message string, delta func(text string) error) (string, error) {
-	if session == "" {
-		session = DefaultSession
-	}
-	run := rand.Text()
-	var early []frame // events may come before the answer to the request
-	err := c.call("chat.send", map[string]any{"sessionKey": session, "message": message, "idempotencyKey": run}, func(f frame) { early = append(early, f) })
-	if err != nil {
-		return "", err
-	}
+// next returns the next event of a conversation. A tick, which comes every 30 s,
+// is passed on as a sign of life.
+func (c *Client) next(delta func(text string) error) (turn, error) {
 	for {
 		var f frame
-		if len(early) > 0 {
-			f, early = early[0], early[1:]
+		var err error
+		if len(c.early) > 0 {
+			f, c.early = c.early[0], c.early[1:]
 		} else if f, err = c.read(); err != nil {
-			return "", err
+			return turn{}, err
 		}
 		if f.Event == "tick" && delta != nil {
 			if err := delta(""); err != nil {
-				return "", err
+				return turn{}, err
 			}
-		}
-		if f.Type != "event" || f.Event != "chat" {
-			continue
 		}
 		var t turn
-		if json.Unmarshal(f.Payload, &t) != nil || t.RunID != run {
-			continue
-		}
-		switch t.State {
-		case "delta":
-			if delta != nil && t.DeltaText != "" {
-				if err := delta(t.DeltaText); err != nil {
-					return "", err
-				}
-			}
-		case "final":
-			var text strings.Builder
-			for _, p := range t.Message.Content {
-				text.WriteString(p.Text)
-			}
-			return text.String(), nil
-		case "aborted", "error":
-			return "", &TurnError{State: t.State, Message: t.ErrorMessage}
+		if f.Type == "event" && f.Event == "chat" && json.Unmarshal(f.Payload, &t) == nil {
+			return t, nil
 		}
 	}
 }

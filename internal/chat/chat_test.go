@@ -60,6 +60,20 @@ func TestSay(t *testing.T) {
 	}
 }
 
+// A message that meets a running turn is answered by a later one.
+func TestSayQueued(t *testing.T) {
+	g := chattest.New(t, "alice")
+	c, err := dial(t, t.Context(), g.Addr(), "alice")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var streamed strings.Builder
+	reply, err := c.Say("", "QUEUE", func(s string) error { streamed.WriteString(s); return nil })
+	if err != nil || reply != "You said: later" || streamed.String() != reply {
+		t.Errorf("Say = %q, %v; streamed %q", reply, err, streamed.String())
+	}
+}
+
 func TestSayFails(t *testing.T) {
 	g := chattest.New(t, "alice")
 	for message, want := range map[string]error{"REFUSE": chat.ErrRefused, "VANISH": chat.ErrBroken} {

@@ -74,6 +74,23 @@ func TestChatEndpoint(t *testing.T) {
 		}
 	})
 
+	t.Run("several at once", func(t *testing.T) {
+		words := []string{"red apples", "green pears", "blue plums"}
+		replies := make(chan string, len(words))
+		for _, w := range words {
+			go func() {
+				resp := s.post(t, s.dev, "carol", "/api/chat", `{"message":"`+w+`"}`, "application/json")
+				replies <- w + " " + string(readAll(t, resp))
+			}()
+		}
+		for range words {
+			r := <-replies
+			if w, _, _ := strings.Cut(r, " {"); strings.Count(r, w) != 2 {
+				t.Errorf("the message and its answer: %s", r)
+			}
+		}
+	})
+
 	t.Run("status never wakes", func(t *testing.T) {
 		resp := s.get(t, s.dev, "nobody-there", "/api/status", nil)
 		if body := readAll(t, resp); resp.StatusCode != http.StatusOK || !strings.Contains(string(body), "stopped") {

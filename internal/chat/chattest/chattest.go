@@ -16,7 +16,8 @@ import (
 
 // Gateway is a running fake. Messages choose what it does: "FAIL" ends the turn
 // as an error, "REFUSE" is not accepted, "VANISH" breaks the connection, "HANG" says nothing
-// until the client is gone; anything else is answered by "You said: …", in pieces.
+// until the client is gone, "QUEUE …" is answered by a later turn, as the gateway does
+// when one is running; anything else is answered by "You said: …", in pieces.
 type Gateway struct {
 	// User is whom the gateway serves: others are refused, as by trusted-proxy auth.
 	User string
@@ -24,6 +25,7 @@ type Gateway struct {
 
 	mu       sync.Mutex // guards what follows
 	sessions []string
+	history  []map[string]any
 	header   http.Header
 }
 
@@ -128,6 +130,18 @@ func (g *Gateway) socket(w http.ResponseWriter, r *http.Request) {
 			refuse("INVALID_REQUEST", "Agent \"nobody\" no longer exists in configuration")
 		case q.Method == "chat.send" && connected:
 			g.turn(conn, event, q)
+		case q.Method == "chat.history" && connected:
+			g.mu.Lock()
+			conn.WriteJSON(map[string]any{"type": "res", "id": q.ID, "ok": true, "payload": map[string]any{"messages": g.history}})
+			if len(g.history) == 1 { // the turn ends after the first look
+				g.history = append(g.history, map[string]any{"role": "assistant", "content": "I think."},
+					map[string]any{"role": "assistant", "content": []map[string]string{{"type": "text", "text": "You said: later"}}},
+					map[string]any{"role": "user", "content": "QUEUE", "idempotencyKey": "other:user"},
+					map[string]any{"role": "assistant", "content": "to another"})
+				event("chat", map[string]any{"runId": "another", "state": "status"})
+				event("chat", map[string]any{"runId": "another", "state": "final"})
+			}
+			g.mu.Unlock()
 		default:
 			refuse("INVALID_REQUEST", "unknown method "+q.Method)
 		}
@@ -148,13 +162,21 @@ func (g *Gateway) turn(conn *websocket.Conn, event func(string, any), q request)
 	text := func(s string) map[string]any {
 		return map[string]any{"role": "assistant", "content": []map[string]string{{"type": "text", "text": s}}}
 	}
-	chat("status", map[string]any{"phase": "preparing_workspace"}) // before the answer, as may be
+	if q.Params.Message == "QUEUE" {
+		g.mu.Lock()
+		g.history = []map[string]any{{"role": "user", "content": "QUEUE", "idempotencyKey": q.Params.IdempotencyKey + ":user"}}
+		g.mu.Unlock()
+	} else {
+		chat("status", map[string]any{"phase": "preparing_workspace"}) // before the answer, as may be
+	}
 	payload, _ := json.Marshal(map[string]string{"runId": q.Params.IdempotencyKey, "status": "started"})
 	conn.WriteJSON(map[string]any{"type": "res", "id": q.ID, "ok": true, "payload": json.RawMessage(payload)})
 	event("chat", map[string]any{"runId": "another", "state": "delta", "deltaText": "not yours"})
 	switch q.Params.Message {
 	case "FAIL":
 		chat("error", map[string]any{"errorMessage": "the model has no key"})
+	case "QUEUE":
+		chat("final", nil)
 	case "VANISH":
 		conn.NetConn().Close()
 	case "HANG":
