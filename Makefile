@@ -1,8 +1,9 @@
 # `make dev` runs everything on this machine, `make test` passes all tests; both
 # install what they need first.
 
-CACHE ?= $(shell tools/install --where)
-ARGS  ?=
+CACHE  ?= $(shell tools/install --where)
+ARGS   ?=
+ROUNDS ?= 5
 
 .PHONY: help
 help: ## say what the targets do
@@ -18,6 +19,10 @@ test: ## unit, integration and end-to-end tests, with the race detector
 	@$(MAKE) --no-print-directory check
 	go build -race ./...
 	go test -race -count=1 -p 1 -timeout 40m ./...
+
+.PHONY: bench
+bench: tools build ## measure, and write the tables into docs/benchmarks.md (root; ROUNDS=5)
+	go run ./test/bench/start -rounds $(ROUNDS) -out docs/benchmarks.md
 
 .PHONY: check
 check: ## formatting, vet, file sizes, config example
