@@ -7,11 +7,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
-	"slices"
-	"strconv"
-	"strings"
-	"syscall"
 	"time"
 )
 
@@ -21,17 +16,18 @@ type Capture struct {
 	staging string
 	changed []captured
 	deleted []pathname
-	full    bool // holds the whole state, not only what changed
+	gone    map[string]bool // segments that this save does without
 	files   int64
 	bytes   int64 // of the whole state
 	copied  int64
 	skipped int // paths that are no file, directory or link, or could not be read
 }
 
-// captured is one changed path. A file's copy is at staging/<its index>.
+// captured is one changed path.
 type captured struct {
 	entry entry
 	stamp stamp
+	copy  string // a file's copy, in the staging folder
 }
 
 // racyWindow is how close to the capture a file's time stamp may be before it
@@ -55,8 +51,8 @@ func (r *Run) Capture(ctx context.Context, dir *os.Root, staging string) (*Captu
 	if err := os.MkdirAll(staging, 0o700); err != nil {
 		return nil, fmt.Errorf("capture: %w", err)
 	}
-	c := &Capture{staging: staging, full: len(r.head.Segments) >= r.opts.MaxSegments}
-	if err := r.scan(ctx, dir, c); err != nil {
+	c := &Capture{staging: staging, gone: r.worn}
+	if err := scan(ctx, dir, c, r); err != nil {
 		return nil, errors.Join(fmt.Errorf("capture: %w", err), c.Discard())
 	}
 	return c, nil
@@ -64,96 +60,6 @@ func (r *Run) Capture(ctx context.Context, dir *os.Root, staging string) (*Captu
 
 // Discard removes the copies.
 func (c *Capture) Discard() error { return os.RemoveAll(c.staging) }
-
-func (r *Run) scan(ctx context.Context, dir *os.Root, c *Capture) error {
-	now := time.Now()
-	seen := make(map[pathname]bool, len(r.index))
-	err := fs.WalkDir(folders{dir}, ".", func(path string, d fs.DirEntry, err error) error {
-		if path == "." {
-			return err
-		}
-		if err == nil {
-			err = ctx.Err()
-		}
-		if gone(err) {
-			return nil // since its folder was read
-		}
-		if err != nil {
-			return err
-		}
-		p := pathname(path)
-		if r.skip.match(path) || p.check() != nil {
-			if d.IsDir() {
-				return fs.SkipDir
-			}
-			return nil
-		}
-		e, st, err := describe(dir, p)
-		switch {
-		case errors.Is(err, errNotKept), gone(err):
-			c.skipped++
-			return nil
-		case err != nil:
-			return err
-		}
-		seen[p] = true
-		c.files++
-		c.bytes += e.Size
-		if c.files > r.opts.MaxFiles || c.bytes > r.opts.MaxBytes || e.Size > r.opts.MaxFile {
-			return fmt.Errorf("%w: %d paths, %d bytes so far, %.80q has %d", ErrTooLarge, c.files, c.bytes, path, e.Size)
-		}
-		was, had := r.index[p]
-		if had && !c.full && sameMeta(was.entry, e) && (e.Kind != kindFile || was.stamp == st) {
-			return nil
-		}
-		if newest := max(st.mtime, st.ctime); now.UnixNano()-newest < racyWindow.Nanoseconds() {
-			st = stamp{}
-		}
-		if e.Kind == kindFile {
-			n, err := copyOut(dir, p, filepath.Join(c.staging, strconv.Itoa(len(c.changed))))
-			if gone(err) || errors.Is(err, errNotKept) {
-				c.skipped++
-				delete(seen, p)
-				return nil
-			}
-			if err != nil {
-				return err
-			}
-			e.Size = n
-			c.copied += n
-		}
-		c.changed = append(c.changed, captured{e, st})
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	for p := range r.index {
-		if !seen[p] {
-			c.deleted = append(c.deleted, p)
-		}
-	}
-	return nil
-}
-
-// folders lets fs.WalkDir see every folder: os.Root's own FS refuses names that are
-// not UTF-8, and a sandbox can make one.
-type folders struct{ dir *os.Root }
-
-func (t folders) Open(name string) (fs.File, error) { return t.dir.Open(name) }
-
-func (t folders) Stat(name string) (fs.FileInfo, error) { return t.dir.Stat(name) }
-
-func (t folders) ReadDir(name string) ([]fs.DirEntry, error) {
-	f, err := t.dir.Open(name)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	entries, err := f.ReadDir(-1)
-	slices.SortFunc(entries, func(a, b fs.DirEntry) int { return strings.Compare(a.Name(), b.Name()) }) // the format packs in path order
-	return entries, err
-}
 
 // sameMeta compares what can change without the content.
 func sameMeta(a, b entry) bool {
@@ -163,19 +69,9 @@ func sameMeta(a, b entry) bool {
 // errNotKept marks what the format leaves out: sockets, FIFOs, devices.
 var errNotKept = errors.New("not a file, directory or link")
 
-// gone tells of a path that became something else since it was seen: it, or a
-// folder above it, was removed, or replaced by a file or a link. That happens
-// only to a tree that was not frozen. os.Root's refusal of a link that leads out
-// has no name of its own.
-func gone(err error) bool {
-	var p *fs.PathError
-	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) || errors.Is(err, syscall.ELOOP) || errors.Is(err, syscall.EINVAL) ||
-		errors.As(err, &p) && p.Err.Error() == "path escapes from parent"
-}
-
-// describe looks at a path without following it.
-func describe(dir *os.Root, p pathname) (entry, stamp, error) {
-	info, err := dir.Lstat(string(p))
+// describe looks at a name in a folder without following it; p is its path.
+func describe(dir *os.Root, name string, p pathname) (entry, stamp, error) {
+	info, err := dir.Lstat(name)
 	if err != nil {
 		return entry{}, stamp{}, err
 	}
@@ -187,7 +83,7 @@ func describe(dir *os.Root, p pathname) (entry, stamp, error) {
 		e.Kind = kindDir
 	case fs.ModeSymlink:
 		e.Kind, e.Mode = kindLink, 0
-		target, err := dir.Readlink(string(p))
+		target, err := dir.Readlink(name)
 		if err != nil {
 			return entry{}, stamp{}, err
 		}
@@ -199,8 +95,8 @@ func describe(dir *os.Root, p pathname) (entry, stamp, error) {
 }
 
 // copyOut copies a sandbox's file to a path of ours.
-func copyOut(dir *os.Root, p pathname, to string) (int64, error) {
-	src, err := dir.OpenFile(string(p), openFlags, 0)
+func copyOut(dir *os.Root, name, to string) (int64, error) {
+	src, err := dir.OpenFile(name, openFlags, 0)
 	if err != nil {
 		return 0, err
 	}

@@ -28,9 +28,13 @@ var (
 )
 
 const (
-	formatVersion = 1
+	// formatVersion 2 lets a file's extents point into earlier segments; a state of
+	// version 1 is read as it is.
+	formatVersion = 2
+	oldestVersion = 1
 	maxHeadSize   = 8 << 20
 	maxSegmentRef = 10_000
+	maxMetas      = 1 << 30 // of all segments' metadata, decompressed
 )
 
 // State is what a head says of the run that wrote it.
@@ -71,6 +75,7 @@ type segmentRef struct {
 	MetaOff int64  `json:"meta_off"` // its metadata, compressed, ends the object
 	MetaRaw int64  `json:"meta_raw"` // its size when decompressed
 	MetaSum []byte `json:"meta_sum"` // SHA-256 of the compressed metadata
+	Raw     int64  `json:"raw"`      // content in its blocks, decompressed
 }
 
 func headKey(u sandbox.User) string { return "users/" + string(u) + "/head" }
@@ -104,8 +109,8 @@ func ReadHead(ctx context.Context, st objstore.Store, u sandbox.User) (*Head, st
 
 func (h *Head) check(u sandbox.User) error {
 	switch {
-	case h.Version != formatVersion:
-		return fmt.Errorf("format version %d, this program knows %d", h.Version, formatVersion)
+	case h.Version < oldestVersion || h.Version > formatVersion:
+		return fmt.Errorf("format version %d, this program knows %d to %d", h.Version, oldestVersion, formatVersion)
 	case h.User != u:
 		return fmt.Errorf("it belongs to user %.60q", h.User)
 	case h.State != StateRunning && h.State != StateClean:
@@ -113,12 +118,16 @@ func (h *Head) check(u sandbox.User) error {
 	case len(h.Segments) > maxSegmentRef:
 		return fmt.Errorf("%d segments", len(h.Segments))
 	}
+	var meta int64
 	for _, s := range h.Segments {
 		if s.Name == "" || strings.Trim(s.Name, "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz-") != "" || len(s.Name) > 64 {
 			return fmt.Errorf("%.80q is no name of a segment", s.Name)
 		}
-		if s.Size < 0 || s.MetaOff < 0 || s.MetaOff > s.Size || s.MetaRaw < 0 || s.MetaRaw > maxMeta || s.Size-s.MetaOff > maxMeta {
+		if s.Size < 0 || s.MetaOff < 0 || s.MetaOff > s.Size || s.MetaRaw < 0 || s.MetaRaw > maxMeta || s.Size-s.MetaOff > maxMeta || s.Raw < 0 {
 			return fmt.Errorf("segment %.80q has impossible sizes", s.Name)
+		}
+		if meta += s.MetaRaw; meta > maxMetas {
+			return fmt.Errorf("%d bytes of metadata", meta)
 		}
 	}
 	return nil

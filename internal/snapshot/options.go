@@ -19,9 +19,14 @@ type Options struct {
 	Parallel int
 	// UID and GID own what is restored; -1 leaves it to this process.
 	UID, GID int
-	// MaxSegments is how many segments a head may name before the next save
-	// writes the whole state anew, as one.
+	// MaxSegments is how many segments a head may name, and MaxDead how many bytes
+	// of replaced content they may hold beyond what is live, before the next save
+	// writes small and worn segments anew, as one.
 	MaxSegments int
+	MaxDead     int64
+	// IndexFile keeps what the run knows between saves, so that Resume need not read
+	// every file again; outside the sandbox's reach. "" for none.
+	IndexFile string
 }
 
 // DefaultOptions are what the driver's settings begin with.
@@ -34,7 +39,7 @@ func DefaultOptions() Options {
 			"home/.npm", "home/.cache",
 		},
 		MaxBytes: 20 << 30, MaxFile: 4 << 30, MaxFiles: 2_000_000,
-		Parallel: 16, UID: -1, GID: -1, MaxSegments: 64,
+		Parallel: 16, UID: -1, GID: -1, MaxSegments: 64, MaxDead: 32 << 20,
 	}
 }
 

@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -40,16 +39,32 @@ func (r *Run) restore(ctx context.Context, dir *os.Root, progress func(done, tot
 	if names, err := fs.ReadDir(dir.FS(), "."); err != nil || len(names) > 0 {
 		return fmt.Errorf("the folder is not empty (%d names): %w", len(names), errors.Join(err, fs.ErrExist))
 	}
-	live, metas, err := r.readSegments(ctx)
+	rd := r.reader()
+	s, err := rd.state(ctx)
 	if err != nil {
 		return err
 	}
-	t := &target{run: r, dir: dir, live: live, progress: progress}
-	for _, l := range live {
-		t.total += l.entry.Size
+	r.index.fill(s)
+	t := &target{reader: rd, state: s, index: r.index, dir: dir, progress: progress}
+	if err := t.make(ctx); err != nil {
+		return err
 	}
-	steps := []func(context.Context) error{t.makeDirs, func(ctx context.Context) error { return t.makeFiles(ctx, metas) }, t.makeLinks, t.finish}
-	for _, step := range steps {
+	for i, ref := range r.head.Segments {
+		r.head.Segments[i].Raw = 0 // version 1 did not say
+		for _, b := range s.blocks[ref.Name] {
+			r.head.Segments[i].Raw += b.Raw
+		}
+	}
+	r.worn = worn(r.head.Segments, r.index.live(), r.opts)
+	return nil
+}
+
+// make writes the whole state.
+func (t *target) make(ctx context.Context) error {
+	for _, rec := range t.state.live {
+		t.total += rec.Entry.Size
+	}
+	for _, step := range []func(context.Context) error{t.makeDirs, t.makeFiles, t.makeLinks, t.finish} {
 		if err := step(ctx); err != nil {
 			return err
 		}
@@ -60,20 +75,22 @@ func (r *Run) restore(ctx context.Context, dir *os.Root, progress func(done, tot
 // target is a folder that is being restored into. All its paths go through
 // os.Root, and links come last, so nothing is ever written through one.
 type target struct {
-	run      *Run
+	reader   *reader
+	state    *state
+	index    *index // learns what was written
 	dir      *os.Root
-	live     map[pathname]located
 	total    int64
-	done     atomic.Int64
 	progress func(done, total int64)
-	mu       sync.Mutex // one progress call at a time
+
+	mu   sync.Mutex // guards done; one progress call at a time
+	done int64
 }
 
 // sorted are the live paths of one kind, parents before children.
 func (t *target) sorted(k kind) []pathname {
 	var out []pathname
-	for p, l := range t.live {
-		if l.entry.Kind == k {
+	for p, rec := range t.state.live {
+		if rec.Entry.Kind == k {
 			out = append(out, p)
 		}
 	}
@@ -94,42 +111,55 @@ func (t *target) makeDirs(context.Context) error {
 type piece struct {
 	path pathname
 	at   int64 // in the file
-	from extent
+	from span
 }
 
 // makeFiles fetches the blocks that live files need, in ranges, and writes them.
-func (t *target) makeFiles(ctx context.Context, metas []segmentMeta) error {
-	needs := make([]map[int][]piece, len(metas)) // segment → block → pieces
+func (t *target) makeFiles(ctx context.Context) error {
+	needs := map[string]map[int][]piece{} // segment → block → pieces
 	for _, p := range t.sorted(kindFile) {
-		l := t.live[p]
-		if l.entry.Size == 0 {
+		rec := t.state.live[p]
+		if rec.Entry.Size == 0 {
 			if err := t.write(p, nil, 0, 0); err != nil {
 				return err
 			}
 			continue
 		}
-		if needs[l.segment] == nil {
-			needs[l.segment] = map[int][]piece{}
+		if rec.Entry.Size >= chunkedFrom && aligned(rec.At) {
+			t.index.Paths[p].Chunks = make([]digest, chunks(rec.Entry.Size))
 		}
 		var at int64
-		for _, x := range l.entry.Extents {
-			needs[l.segment][x.Block] = append(needs[l.segment][x.Block], piece{p, at, x})
+		for _, x := range rec.At {
+			if needs[x.Seg] == nil {
+				needs[x.Seg] = map[int][]piece{}
+			}
+			needs[x.Seg][x.Block] = append(needs[x.Seg][x.Block], piece{p, at, x})
 			at += x.Len
 		}
 	}
 	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(max(1, t.run.opts.Parallel))
+	g.SetLimit(max(1, t.reader.opts.Parallel))
 	for seg, blocks := range needs {
-		for first, last := range ranges(metas[seg].Blocks, blocks) {
+		for first, last := range ranges(t.state.blocks[seg], blocks) {
 			g.Go(func() error {
-				if err := t.fetchRange(ctx, seg, metas[seg].Blocks, first, last, blocks); err != nil {
-					return fmt.Errorf("segment %s: %w", t.run.head.Segments[seg].Name, err)
+				if err := t.fetchRange(ctx, seg, first, last, blocks); err != nil {
+					return fmt.Errorf("segment %s: %w", seg, err)
 				}
 				return nil
 			})
 		}
 	}
 	return g.Wait()
+}
+
+// aligned says whether every piece holds whole chunks.
+func aligned(at []span) bool {
+	for _, s := range at[:len(at)-1] {
+		if s.Len%chunkSize != 0 {
+			return false
+		}
+	}
+	return true
 }
 
 // ranges yields runs of neighbouring blocks that are needed, each about rangeSize.
@@ -151,9 +181,10 @@ func ranges(all []block, needed map[int][]piece) func(yield func(first, last int
 	}
 }
 
-func (t *target) fetchRange(ctx context.Context, seg int, all []block, first, last int, needed map[int][]piece) error {
+func (t *target) fetchRange(ctx context.Context, seg string, first, last int, needed map[int][]piece) error {
+	all := t.state.blocks[seg]
 	start := all[first].Off
-	stored, err := t.run.fetch(ctx, t.run.head.Segments[seg].Name, start, all[last].Off+all[last].Len-start)
+	stored, err := t.reader.fetch(ctx, seg, start, all[last].Off+all[last].Len-start)
 	if err != nil {
 		return err
 	}
@@ -164,7 +195,11 @@ func (t *target) fetchRange(ctx context.Context, seg int, all []block, first, la
 			return fmt.Errorf("block %d: %w", i, err)
 		}
 		for _, p := range needed[i] {
-			if err := t.write(p.path, raw[p.from.Off:p.from.Off+p.from.Len], p.at, t.live[p.path].entry.Size); err != nil {
+			content := raw[p.from.Off : p.from.Off+p.from.Len]
+			if sums := t.index.Paths[p.path].Chunks; sums != nil {
+				digests(content, sums[p.at/chunkSize:p.at/chunkSize+chunks(p.from.Len)])
+			}
+			if err := t.write(p.path, content, p.at, t.state.live[p.path].Entry.Size); err != nil {
 				return err
 			}
 		}
@@ -193,9 +228,10 @@ func (t *target) write(p pathname, content []byte, at, size int64) error {
 	if err := errors.Join(err, f.Close()); err != nil {
 		return err
 	}
-	if done := t.done.Add(int64(len(content))); t.progress != nil && len(content) > 0 {
+	if t.progress != nil && len(content) > 0 {
 		t.mu.Lock()
-		t.progress(done, t.total)
+		t.done += int64(len(content))
+		t.progress(t.done, t.total)
 		t.mu.Unlock()
 	}
 	return nil
@@ -203,20 +239,20 @@ func (t *target) write(p pathname, content []byte, at, size int64) error {
 
 // dress gives an open file its owner and mode.
 func (t *target) dress(p pathname, f *os.File) error {
-	if o := t.run.opts; o.UID >= 0 || o.GID >= 0 {
+	if o := t.reader.opts; o.UID >= 0 || o.GID >= 0 {
 		if err := f.Chown(o.UID, o.GID); err != nil {
 			return err
 		}
 	}
-	return f.Chmod(fs.FileMode(t.live[p].entry.Mode))
+	return f.Chmod(fs.FileMode(t.state.live[p].Entry.Mode))
 }
 
 func (t *target) makeLinks(context.Context) error {
 	for _, p := range t.sorted(kindLink) {
-		if err := t.dir.Symlink(string(t.live[p].entry.Target), string(p)); err != nil {
+		if err := t.dir.Symlink(string(t.state.live[p].Entry.Target), string(p)); err != nil {
 			return err
 		}
-		if o := t.run.opts; o.UID >= 0 || o.GID >= 0 {
+		if o := t.reader.opts; o.UID >= 0 || o.GID >= 0 {
 			if err := t.dir.Lchown(string(p), o.UID, o.GID); err != nil {
 				return err
 			}
@@ -229,8 +265,8 @@ func (t *target) makeLinks(context.Context) error {
 // a time stamp holds only once nothing in a folder is made any more.
 func (t *target) finish(context.Context) error {
 	for _, p := range t.sorted(kindFile) {
-		e := t.live[p].entry
-		if len(e.Extents) > 1 {
+		e := t.state.live[p].Entry
+		if len(t.state.live[p].At) > 1 {
 			f, err := t.dir.OpenFile(string(p), os.O_RDWR, 0)
 			if err != nil {
 				return err
@@ -246,8 +282,8 @@ func (t *target) finish(context.Context) error {
 	dirs := t.sorted(kindDir)
 	slices.SortFunc(dirs, func(a, b pathname) int { return strings.Compare(string(b), string(a)) }) // children first
 	for _, p := range dirs {
-		e := t.live[p].entry
-		if o := t.run.opts; o.UID >= 0 || o.GID >= 0 {
+		e := t.state.live[p].Entry
+		if o := t.reader.opts; o.UID >= 0 || o.GID >= 0 {
 			if err := t.dir.Lchown(string(p), o.UID, o.GID); err != nil {
 				return err
 			}
@@ -258,9 +294,6 @@ func (t *target) finish(context.Context) error {
 		if err := t.stamp(p, e); err != nil {
 			return err
 		}
-	}
-	for _, p := range t.sorted(kindLink) {
-		t.run.index[p] = known{entry: t.live[p].entry}
 	}
 	return nil
 }
@@ -274,6 +307,6 @@ func (t *target) stamp(p pathname, e entry) error {
 	if err != nil {
 		return err
 	}
-	t.run.index[p] = known{entry: e, stamp: stampOf(info)}
+	t.index.Paths[p].Stamp = stampOf(info)
 	return nil
 }

@@ -27,7 +27,8 @@ type Run struct {
 	prior    State    // what the head said before the claim
 	restored bool
 	fenced   bool
-	index    map[pathname]known
+	index    *index
+	worn     map[string]bool // segments that the next save writes anew
 }
 
 // Memento is what a run needs to go on after its process was replaced. It is
@@ -50,8 +51,9 @@ func Claim(ctx context.Context, st objstore.Store, u sandbox.User, w Writer, o O
 	case err != nil:
 		return nil, fmt.Errorf("claim %s: %w", u, err)
 	}
-	r := &Run{store: st, opts: o, skip: newExcluder(o.Excludes), head: *head, etag: etag, prior: head.State, index: map[pathname]known{}}
+	r := &Run{store: st, opts: o, skip: newExcluder(o.Excludes), head: *head, etag: etag, prior: head.State, index: newIndex()}
 	next := r.head
+	next.Version = formatVersion
 	next.Epoch++
 	next.State, next.Writer, next.Run, next.Claimed = StateRunning, w, rand.Text(), time.Now().UTC()
 	if err := r.putHead(ctx, next); err != nil {
@@ -70,20 +72,26 @@ func Resume(ctx context.Context, st objstore.Store, m Memento, o Options) (*Run,
 	if head.Run != m.Run || head.Epoch != m.Epoch {
 		return nil, fmt.Errorf("resume %s in epoch %d: %w (epoch %d)", m.User, m.Epoch, ErrFenced, head.Epoch)
 	}
-	r := &Run{store: st, opts: o, skip: newExcluder(o.Excludes), head: *head, etag: etag, prior: StateClean, restored: m.Restored, index: map[pathname]known{}}
+	r := &Run{store: st, opts: o, skip: newExcluder(o.Excludes), head: *head, etag: etag, prior: StateClean, restored: m.Restored, index: newIndex()}
 	if !m.Restored {
+		return r, nil
+	}
+	if kept, err := loadIndex(o.IndexFile, head.Write); err == nil {
+		r.index = kept
 		return r, nil
 	}
 	// What is committed is known by content only: the next capture copies every
 	// file, and the commit sends those that differ.
-	live, err := r.readLive(ctx)
+	live, err := r.reader().state(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("resume %s: %w", m.User, err)
 	}
-	for p, l := range live {
-		r.index[p] = known{entry: l.entry}
-	}
+	r.index.fill(live)
 	return r, nil
+}
+
+func (r *Run) reader() *reader {
+	return &reader{store: r.store, user: r.head.User, opts: r.opts, segments: r.head.Segments}
 }
 
 // Memento is what Resume needs.
@@ -135,17 +143,4 @@ func (r *Run) putHead(ctx context.Context, next Head) error {
 	}
 	r.head, r.etag, r.unclear = next, etag, nil
 	return nil
-}
-
-// known is a path as it was last saved or restored. A zero stamp matches no
-// file, so that the path is looked at again.
-type known struct {
-	entry entry
-	stamp stamp
-}
-
-// stamp is what changes with a file's content, as far as the file system tells.
-type stamp struct {
-	size, mtime, ctime int64
-	ino                uint64
 }

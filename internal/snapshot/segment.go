@@ -34,13 +34,14 @@ type entry struct {
 	Mode    uint32   `json:"m,omitempty"` // permission bits
 	MTime   int64    `json:"t,omitempty"` // Unix nanoseconds
 	Size    int64    `json:"s,omitempty"`
-	Sum     []byte   `json:"h,omitempty"` // SHA-256 of a file's content
+	Sum     []byte   `json:"h,omitempty"` // SHA-256 of a small file's content
 	Target  pathname `json:"l,omitempty"` // of a link
 	Extents []extent `json:"x,omitempty"` // where a file's content is, in order
 }
 
-// extent is a run of bytes in a block of the same segment.
+// extent is a run of bytes in a block.
 type extent struct {
+	Seg   int   `json:"s,omitempty"` // 0 is this segment; others are From[Seg-1]
 	Block int   `json:"b"`
 	Off   int64 `json:"o,omitempty"`
 	Len   int64 `json:"n"`
@@ -59,6 +60,9 @@ type segmentMeta struct {
 	Blocks  []block    `json:"blocks"`
 	Entries []entry    `json:"entries"`
 	Deleted []pathname `json:"deleted,omitempty"`
+	// From names the other segments that extents point into: a large file of which
+	// a part changed has the rest where it was.
+	From []string `json:"from,omitempty"`
 }
 
 // pathname is a name as the file system has it: any bytes. JSON strings must be
@@ -118,10 +122,13 @@ func (m *segmentMeta) check(ref segmentRef) error {
 		}
 		var n int64
 		for _, x := range e.Extents {
-			if x.Block < 0 || x.Block >= len(m.Blocks) || x.Off < 0 || x.Len <= 0 || x.Off > m.Blocks[x.Block].Raw-x.Len {
+			if x.Seg < 0 || x.Seg > len(m.From) || x.Block < 0 || x.Off < 0 || x.Len <= 0 || x.Len > blockSize || x.Off > blockSize-x.Len {
+				return fmt.Errorf("file %.80q has an impossible extent", e.Path)
+			}
+			if x.Seg == 0 && !within(x, m.Blocks) {
 				return fmt.Errorf("file %.80q has an extent outside its block", e.Path)
 			}
-			n += x.Len
+			n += x.Len // at most blockSize for each extent that was read
 		}
 		switch {
 		case e.Kind != kindFile && e.Kind != kindDir && e.Kind != kindLink:
@@ -140,6 +147,11 @@ func (m *segmentMeta) check(ref segmentRef) error {
 		}
 	}
 	return nil
+}
+
+// within says whether an extent lies in one of its segment's blocks.
+func within(x extent, blocks []block) bool {
+	return x.Block < len(blocks) && x.Off <= blocks[x.Block].Raw-x.Len
 }
 
 // The coders are safe for concurrent EncodeAll and DecodeAll; one of each

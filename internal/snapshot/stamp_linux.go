@@ -9,9 +9,9 @@ import (
 )
 
 func stampOf(info fs.FileInfo) stamp {
-	s := stamp{size: info.Size(), mtime: info.ModTime().UnixNano()}
+	s := stamp{Size: info.Size(), MTime: info.ModTime().UnixNano()}
 	if st, ok := info.Sys().(*syscall.Stat_t); ok {
-		s.ctime, s.ino = st.Ctim.Nano(), st.Ino
+		s.CTime, s.Ino = st.Ctim.Nano(), st.Ino
 	}
 	return s
 }

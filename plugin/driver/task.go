@@ -57,6 +57,7 @@ func (t *task) stagingDir() string { return filepath.Join(t.dirs.Run, ".staging"
 func (t *task) options() snapshot.Options {
 	o := t.d.settings.snapshot
 	o.UID, o.GID = t.uid, t.gid
+	o.IndexFile = filepath.Join(t.dirs.Run, ".index")
 	return o
 }
 
@@ -175,6 +176,9 @@ func (t *task) save(final bool) error {
 	stats, err := t.run.Commit(ctx, c, final)
 	if err != nil {
 		return err
+	}
+	if stats.Warning != nil {
+		t.d.log.Warn("a snapshot was saved, but not all went well", "user", t.user, "alloc", t.cfg.AllocID, "error", stats.Warning)
 	}
 	t.d.log.Debug("snapshot", "user", t.user, "epoch", stats.Epoch, "seq", stats.Seq, "changed", stats.Changed,
 		"uploaded", stats.Uploaded, "state_bytes", stats.Bytes, "pause", pause, "final", final)

@@ -1,0 +1,196 @@
+package snapshot
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// scanner walks a tree, several folders at a time: each is opened once, so that a
+// name in it is looked up without its whole path, and never through a link that
+// leads out.
+type scanner struct {
+	ctx context.Context
+	g   *errgroup.Group
+	top *os.Root
+	run *Run
+	now int64
+
+	copies atomic.Int64
+
+	mu sync.Mutex // guards c
+	c  *Capture
+}
+
+func scan(ctx context.Context, dir *os.Root, c *Capture, r *Run) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(2 * runtime.GOMAXPROCS(0))
+	s := &scanner{ctx: ctx, g: g, top: dir, run: r, now: time.Now().UnixNano(), c: c}
+	r.index.scan++
+	g.Go(func() error { return s.folder(".") })
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	for p, k := range r.index.Paths {
+		if k.seen != r.index.scan {
+			c.deleted = append(c.deleted, p)
+		}
+	}
+	return nil
+}
+
+// folder looks at everything in the folder at path, and then in those below it. It
+// holds no folder open while it is in another: a deep tree must not use up the
+// process's descriptors.
+func (s *scanner) folder(path string) error {
+	below, err := s.names(path)
+	if err != nil {
+		return err
+	}
+	for _, p := range below {
+		into := func() error { return s.folder(p) }
+		if !s.g.TryGo(into) {
+			if err := into(); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// names looks at everything in the folder at path, and returns the folders in it.
+func (s *scanner) names(path string) (below []string, err error) {
+	dir, err := s.top.OpenRoot(path)
+	if gone(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	f, err := dir.Open(".")
+	if err != nil {
+		return nil, err
+	}
+	entries, err := f.ReadDir(-1)
+	f.Close()
+	if err != nil && !gone(err) {
+		return nil, err
+	}
+	for _, d := range entries {
+		if err := s.ctx.Err(); err != nil {
+			return nil, err
+		}
+		p := d.Name()
+		if path != "." {
+			p = path + "/" + p
+		}
+		if s.run.skip.match(p) || pathname(p).check() != nil {
+			continue
+		}
+		if err := s.path(dir, d.Name(), pathname(p)); err != nil {
+			return nil, err
+		}
+		if d.IsDir() {
+			below = append(below, p)
+		}
+	}
+	return below, nil
+}
+
+// path looks at one name in dir, and copies it out if it changed.
+func (s *scanner) path(dir *os.Root, name string, p pathname) error {
+	e, st, err := describe(dir, name, p)
+	switch {
+	case errors.Is(err, errNotKept), gone(err):
+		s.skip()
+		return nil
+	case err != nil:
+		return err
+	}
+	was := s.run.index.Paths[p]
+	if was != nil {
+		was.seen = s.run.index.scan
+	}
+	if err := s.count(e); err != nil {
+		return err
+	}
+	if was != nil && sameMeta(was.Record.Entry, e) && (e.Kind != kindFile || was.Stamp == st) && !s.c.gone[was.Record.Home] && !anyIn(was.Record.At, s.c.gone) {
+		return nil
+	}
+	if newest := max(st.MTime, st.CTime); s.now-newest < racyWindow.Nanoseconds() {
+		st = stamp{}
+	}
+	ch := captured{entry: e, stamp: st}
+	if e.Kind == kindFile {
+		ch.copy = strconv.FormatInt(s.copies.Add(1), 10)
+		n, err := copyOut(dir, name, filepath.Join(s.c.staging, ch.copy))
+		lost := gone(err) || errors.Is(err, errNotKept)
+		if err != nil && !lost {
+			return err
+		}
+		if lost {
+			if was != nil {
+				was.seen = 0
+			}
+			s.skip()
+			return nil
+		}
+		ch.entry.Size = n
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.c.changed = append(s.c.changed, ch)
+	if e.Kind == kindFile {
+		s.c.copied += ch.entry.Size
+	}
+	return nil
+}
+
+func (s *scanner) skip() {
+	s.mu.Lock()
+	s.c.skipped++
+	s.mu.Unlock()
+}
+
+// count adds a path to the totals, and holds them against the limits.
+func (s *scanner) count(e entry) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c, o := s.c, s.run.opts
+	c.files++
+	c.bytes += e.Size
+	if c.files > o.MaxFiles || c.bytes > o.MaxBytes || e.Size > o.MaxFile {
+		return fmt.Errorf("%w: %d paths, %d bytes so far, %.80q has %d", ErrTooLarge, c.files, c.bytes, e.Path, e.Size)
+	}
+	return nil
+}
+
+// gone tells of a path that became something else since it was seen: it, or a
+// folder above it, was removed, or replaced by a file or a link. That happens
+// only to a tree that was not frozen. Some of os.Root's refusals have no value to
+// compare with.
+func gone(err error) bool {
+	for _, known := range []error{fs.ErrNotExist, syscall.ENOTDIR, syscall.ELOOP, syscall.EINVAL} {
+		if errors.Is(err, known) {
+			return true
+		}
+	}
+	if err == nil {
+		return false
+	}
+	text := err.Error()
+	return strings.HasSuffix(text, "path escapes from parent") || strings.HasSuffix(text, "not a directory")
+}
