@@ -84,11 +84,9 @@ func (r *Run) commit(ctx context.Context, c *Capture, final bool) (Stats, error)
 	}
 	r.remember(c, name, saved)
 	stats.Seq, stats.Saved = next.Seq, next.Saved
-	if final {
-		return stats, nil // nobody resumes after this
-	}
-	if err := saveIndex(r.opts.IndexFile, r.head.Write, r.index); err != nil {
-		stats.Warning = err
+	stats.Warning = r.keep(ctx, final)
+	if !final { // nobody resumes after that
+		stats.Warning = errors.Join(stats.Warning, saveIndex(r.opts.IndexFile, r.head.Write, r.index))
 	}
 	return stats, nil
 }

@@ -24,6 +24,7 @@ func TestEvolvingTree(t *testing.T) {
 				}
 				e.m.mustSave(false)
 				e.restart()
+				e.tidy()
 			}
 		})
 	}
@@ -39,6 +40,7 @@ type evolution struct {
 func (e *evolution) start() *machine {
 	m := claim(e.t, e.st)
 	m.run.opts.MaxSegments, m.run.opts.MaxDead = 3+e.rng.IntN(5), int64(e.rng.IntN(2<<20))
+	m.run.opts.Retention.Every = 0
 	m.run.opts.IndexFile = filepath.Join(e.t.TempDir(), "index")
 	m.opts = m.run.opts
 	if err := m.run.Restore(e.t.Context(), m.root, nil); err != nil {
@@ -63,6 +65,37 @@ func (e *evolution) restart() {
 			e.t.Fatal(err)
 		}
 		e.m.run = run
+	}
+}
+
+// tidy removes what is not needed, without any grace; every kept snapshot must
+// still be whole.
+func (e *evolution) tidy() {
+	if e.rng.IntN(5) > 0 {
+		return
+	}
+	o := TidyOptions{Retention: Retention{Last: 3}}
+	for range 2 {
+		if _, err := Tidy(e.t.Context(), e.st, user, o); err != nil {
+			e.t.Fatal(err)
+		}
+	}
+	versions, err := Versions(e.t.Context(), e.st, user)
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	for _, v := range versions {
+		h, err := ReadVersion(e.t.Context(), e.st, user, v.Seq)
+		if err != nil {
+			e.t.Fatal(err)
+		}
+		tree, err := OpenTree(e.t.Context(), e.st, h, DefaultOptions())
+		if err == nil {
+			_, err = tree.Verify(e.t.Context(), nil)
+		}
+		if err != nil {
+			e.t.Fatalf("snapshot %d: %v", v.Seq, err)
+		}
 	}
 }
 

@@ -24,6 +24,8 @@ type Options struct {
 	// writes small and worn segments anew, as one.
 	MaxSegments int
 	MaxDead     int64
+	// Retention says which snapshots stay in the history.
+	Retention Retention
 	// IndexFile keeps what the run knows between saves, so that Resume need not read
 	// every file again; outside the sandbox's reach. "" for none.
 	IndexFile string
@@ -39,7 +41,7 @@ func DefaultOptions() Options {
 			"home/.npm", "home/.cache",
 		},
 		MaxBytes: 20 << 30, MaxFile: 4 << 30, MaxFiles: 2_000_000,
-		Parallel: 16, UID: -1, GID: -1, MaxSegments: 64, MaxDead: 32 << 20,
+		Parallel: 16, UID: -1, GID: -1, MaxSegments: 64, MaxDead: 32 << 20, Retention: DefaultRetention(),
 	}
 }
 

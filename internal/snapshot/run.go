@@ -28,6 +28,8 @@ type Run struct {
 	restored bool
 	fenced   bool
 	index    *index
+	keptSeq  uint64 // the last snapshot that went into the history, and when
+	keptAt   time.Time
 	worn     map[string]bool // segments that the next save writes anew
 }
 
@@ -51,7 +53,7 @@ func Claim(ctx context.Context, st objstore.Store, u sandbox.User, w Writer, o O
 	case err != nil:
 		return nil, fmt.Errorf("claim %s: %w", u, err)
 	}
-	r := &Run{store: st, opts: o, skip: newExcluder(o.Excludes), head: *head, etag: etag, prior: head.State, index: newIndex()}
+	r := &Run{store: st, opts: o, skip: newExcluder(o.Excludes), head: *head, etag: etag, prior: head.State, index: newIndex(), keptAt: time.Now()}
 	next := r.head
 	next.Version = formatVersion
 	next.Epoch++
@@ -72,7 +74,7 @@ func Resume(ctx context.Context, st objstore.Store, m Memento, o Options) (*Run,
 	if head.Run != m.Run || head.Epoch != m.Epoch {
 		return nil, fmt.Errorf("resume %s in epoch %d: %w (epoch %d)", m.User, m.Epoch, ErrFenced, head.Epoch)
 	}
-	r := &Run{store: st, opts: o, skip: newExcluder(o.Excludes), head: *head, etag: etag, prior: StateClean, restored: m.Restored, index: newIndex()}
+	r := &Run{store: st, opts: o, skip: newExcluder(o.Excludes), head: *head, etag: etag, prior: StateClean, restored: m.Restored, index: newIndex(), keptAt: time.Now()}
 	if !m.Restored {
 		return r, nil
 	}

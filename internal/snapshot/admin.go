@@ -1,0 +1,202 @@
+package snapshot
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"openclaw-sandbox/internal/objstore"
+	"openclaw-sandbox/internal/sandbox"
+)
+
+// ErrInUse: the head says that a run of this user is under way, or was cut off.
+var ErrInUse = errors.New("a sandbox of this user is running, or ended without saving")
+
+// Users yields the users who have state in the store, in no promised order.
+func Users(ctx context.Context, st objstore.Store) ([]sandbox.User, error) {
+	var out []sandbox.User
+	for info, err := range st.List(ctx, "users/") {
+		if err != nil {
+			return nil, fmt.Errorf("list the users: %w", err)
+		}
+		rest, isHead := strings.CutSuffix(strings.TrimPrefix(info.Key, "users/"), "/head")
+		if u, err := sandbox.ParseUser(rest); isHead && err == nil {
+			out = append(out, u)
+		}
+	}
+	return out, nil
+}
+
+// Rewind makes a kept snapshot the newest again. What was the newest goes into the
+// history first. A run that is under way loses the state: its next save is refused
+// and it ends. So Rewind returns ErrInUse then, unless force.
+func Rewind(ctx context.Context, st objstore.Store, u sandbox.User, seq uint64, force bool) (*Head, error) {
+	to, err := ReadVersion(ctx, st, u, seq)
+	if err != nil {
+		return nil, err
+	}
+	now, etag, err := ReadHead(ctx, st, u)
+	if err != nil {
+		return nil, err
+	}
+	if now.State != StateClean && !force {
+		return nil, fmt.Errorf("rewind %s: %w", u, ErrInUse)
+	}
+	if now.Seq > 0 {
+		if err := keepVersion(ctx, st, historyPrefix(u), pinned{Head: *now}); err != nil {
+			return nil, err
+		}
+	}
+	next := *to
+	next.Version = formatVersion
+	next.Epoch, next.Seq = now.Epoch+1, now.Seq+1
+	next.State, next.Run, next.Write = StateClean, rand.Text(), rand.Text()
+	next.Writer = Writer{Node: fmt.Sprintf("rewound to snapshot %d", to.Seq)}
+	next.Claimed, next.Saved = time.Now().UTC(), time.Now().UTC()
+	if _, err := writeHead(ctx, st, &next, etag, nil); err != nil {
+		return nil, fmt.Errorf("rewind %s: %w", u, err)
+	}
+	return &next, nil
+}
+
+// ErrExists: the user has state already.
+var ErrExists = errors.New("the user has state already")
+
+// Fork gives a new user the state of a kept snapshot (seq 0: the newest) of
+// another. It returns ErrExists if the new one has state.
+func Fork(ctx context.Context, st objstore.Store, from sandbox.User, seq uint64, to sandbox.User, progress func(done, total int64)) (*Head, error) {
+	h, err := ReadVersion(ctx, st, from, seq)
+	if err != nil {
+		return nil, err
+	}
+	if _, _, err := ReadHead(ctx, st, to); !errors.Is(err, objstore.ErrNotFound) {
+		if err == nil {
+			err = ErrExists
+		}
+		return nil, fmt.Errorf("fork to %s: %w", to, err)
+	}
+	var done, total int64
+	for _, s := range h.Segments {
+		total += s.Size
+	}
+	for _, s := range h.Segments {
+		if err := copyObject(ctx, st, segmentKey(from, s.Name), segmentKey(to, s.Name), s.Size); err != nil {
+			return nil, fmt.Errorf("fork to %s: %w", to, err)
+		}
+		if done += s.Size; progress != nil {
+			progress(done, total)
+		}
+	}
+	next := *h
+	next.Version = formatVersion
+	next.User, next.Epoch, next.State, next.Run, next.Write = to, h.Epoch+1, StateClean, rand.Text(), rand.Text()
+	next.Writer = Writer{Node: fmt.Sprintf("forked from snapshot %d of %s", h.Seq, from)}
+	next.Claimed, next.Saved = time.Now().UTC(), time.Now().UTC()
+	if _, err := writeHead(ctx, st, &next, "", nil); err != nil {
+		return nil, fmt.Errorf("fork to %s: %w", to, err)
+	}
+	return &next, nil
+}
+
+// copyObject copies by way of a file: a store's own copy is not among its verbs.
+func copyObject(ctx context.Context, st objstore.Store, from, to string, size int64) error {
+	body, err := st.GetRange(ctx, from, 0, size)
+	if isNotFound(err) {
+		return fmt.Errorf("%w: %s is gone", ErrCorrupt, from)
+	}
+	if err != nil {
+		return err
+	}
+	defer body.Close()
+	tmp, err := os.CreateTemp("", "segment-")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(tmp.Name())
+	defer tmp.Close()
+	n, err := io.Copy(tmp, body)
+	if err == nil && n != size {
+		err = fmt.Errorf("%w: %s has %d bytes of %d", ErrCorrupt, from, n, size)
+	}
+	if err == nil {
+		_, err = tmp.Seek(0, io.SeekStart)
+	}
+	if err != nil {
+		return err
+	}
+	_, err = st.Put(ctx, to, tmp, objstore.IfAbsent())
+	if errors.Is(err, objstore.ErrPrecondition) {
+		return nil // an earlier try; names are random
+	}
+	return err
+}
+
+// Import gives a new user the state that lies in dir. It returns ErrExists if the
+// user has state.
+func Import(ctx context.Context, st objstore.Store, u sandbox.User, dir *os.Root, staging string, o Options) (Stats, error) {
+	if _, _, err := ReadHead(ctx, st, u); !errors.Is(err, objstore.ErrNotFound) {
+		if err == nil {
+			err = ErrExists
+		}
+		return Stats{}, fmt.Errorf("import to %s: %w", u, err)
+	}
+	r, err := Claim(ctx, st, u, Writer{Node: "import"}, o)
+	if err != nil {
+		return Stats{}, err
+	}
+	r.restored = true // there is nothing to restore
+	c, err := r.Capture(ctx, dir, staging)
+	if err != nil {
+		return Stats{}, errors.Join(err, r.Abandon(ctx))
+	}
+	return r.Commit(ctx, c, true)
+}
+
+// Usage is what a user's objects take.
+type Usage struct {
+	Objects int   `json:"objects"`
+	Bytes   int64 `json:"bytes"`
+	Head    int64 `json:"head"`    // of these, in segments that the newest snapshot names
+	History int64 `json:"history"` // in further segments that only older snapshots name
+	Unnamed int64 `json:"unnamed"` // in segments that nothing names
+}
+
+// Use adds up a user's objects.
+func Use(ctx context.Context, st objstore.Store, u sandbox.User) (Usage, error) {
+	var out Usage
+	head, _, err := ReadHead(ctx, st, u)
+	if err != nil {
+		return out, err
+	}
+	named, _, err := namedSegments(ctx, st, u, nil)
+	if err != nil {
+		return out, err
+	}
+	current := map[string]bool{}
+	for _, s := range head.Segments {
+		current[s.Name] = true
+	}
+	for info, err := range st.List(ctx, "users/"+string(u)+"/") {
+		if err != nil {
+			return out, fmt.Errorf("list %s: %w", u, err)
+		}
+		out.Objects++
+		out.Bytes += info.Size
+		name, isSegment := strings.CutPrefix(info.Key, segmentKey(u, ""))
+		switch {
+		case !isSegment:
+		case current[name]:
+			out.Head += info.Size
+		case named[name]:
+			out.History += info.Size
+		default:
+			out.Unnamed += info.Size
+		}
+	}
+	return out, nil
+}
