@@ -15,6 +15,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"openclaw-sandbox/internal/upstream"
 )
 
 // Config are the proxy's settings.
@@ -23,6 +25,9 @@ type Config struct {
 	// IdleTimeout of a pooled connection; shorter than the gateway's own (5 s), or
 	// a request would now and then meet a connection that is just being closed.
 	IdleTimeout time.Duration
+	// HeadTimeout is how long a gateway may take from the end of a request to the
+	// head of its answer; 0 is no limit. Upgrades do not have it.
+	HeadTimeout time.Duration
 	// ForwardedClient stands for a client on loopback: a gateway refuses a
 	// loopback client address from its proxy.
 	ForwardedClient string
@@ -51,6 +56,8 @@ type Proxy struct {
 	failed      func(http.ResponseWriter, *http.Request, error)
 	log         *slog.Logger
 	buffers     sync.Pool
+	headers     sync.Pool // of http.Header
+	client      *upstream.Client
 
 	mu    sync.Mutex       // guards pools
 	pools map[string]*pool // by user
@@ -59,7 +66,8 @@ type Proxy struct {
 // pool are the connections to a user's gateway, of one generation only.
 type pool struct {
 	generation, addr string
-	transport        *http.Transport
+	exchanges        *upstream.Pool
+	transport        *http.Transport // for upgrades
 	used             time.Time
 }
 
@@ -77,15 +85,22 @@ const (
 
 // New returns a proxy. failed answers a request whose gateway can not be reached.
 func New(c Config, unreachable Unreachable, failed func(http.ResponseWriter, *http.Request, error), log *slog.Logger) *Proxy {
-	return &Proxy{config: c, unreachable: unreachable, failed: failed, log: log, pools: map[string]*pool{},
-		buffers: sync.Pool{New: func() any { b := make([]byte, bufferSize); return &b }}}
+	p := &Proxy{config: c, unreachable: unreachable, failed: failed, log: log, pools: map[string]*pool{},
+		buffers: sync.Pool{New: func() any { b := make([]byte, bufferSize); return &b }},
+		headers: sync.Pool{New: func() any { return http.Header{} }}}
+	p.client = upstream.New(upstream.Options{Dial: p.Dial, IdleTimeout: c.IdleTimeout, HeadTimeout: c.HeadTimeout, MaxIdle: maxIdle, MaxHead: maxHead})
+	return p
 }
 
 // Forward sends r to the target and its answer to w, streaming both ways. An
 // upgrade goes through; r's context ends the connection that it becomes.
 func (p *Proxy) Forward(w http.ResponseWriter, r *http.Request, t Target) {
+	if !isUpgrade(r) {
+		p.exchange(w, r, t)
+		return
+	}
 	rp := &httputil.ReverseProxy{
-		Transport:     p.transport(t),
+		Transport:     p.pool(t).transport,
 		FlushInterval: -1, // event streams pass as they come
 		BufferPool:    p,
 		ErrorLog:      slog.NewLogLogger(p.log.Handler(), slog.LevelDebug),
@@ -102,17 +117,22 @@ func (p *Proxy) Forward(w http.ResponseWriter, r *http.Request, t Target) {
 			if r.Context().Err() != nil {
 				return // the client is gone
 			}
-			if hostUnreachable(err) {
-				p.unreachable(t)
-			}
-			p.log.Warn("a gateway does not answer", "user", t.User, "generation", t.Generation, "error", err)
-			p.failed(w, r, err)
+			p.down(w, r, t, err)
 		},
 	}
 	if t.Base != "" {
 		rp.ModifyResponse = func(resp *http.Response) error { return rebase(resp, t.Base) }
 	}
 	rp.ServeHTTP(w, r)
+}
+
+// down answers a request whose gateway did not.
+func (p *Proxy) down(w http.ResponseWriter, r *http.Request, t Target, err error) {
+	if hostUnreachable(err) {
+		p.unreachable(t)
+	}
+	p.log.Warn("a gateway does not answer", "user", t.User, "generation", t.Generation, "error", err)
+	p.failed(w, r, err)
 }
 
 // hostUnreachable tells a node that is away from a port that is closed: the
@@ -129,9 +149,7 @@ func hostUnreachable(err error) bool {
 // scope, and sets what the router vouches for. in is the request as it came.
 func (p *Proxy) SetIdentity(h http.Header, in *http.Request, user string) {
 	for name := range h {
-		lower := strings.ToLower(name)
-		if lower == "forwarded" || lower == "x-real-ip" || strings.HasPrefix(lower, "x-forwarded-") ||
-			strings.HasPrefix(lower, "x-openclaw-scopes") || strings.HasPrefix(lower, "tailscale-") {
+		if claims(name) {
 			delete(h, name)
 		}
 	}
@@ -139,6 +157,16 @@ func (p *Proxy) SetIdentity(h http.Header, in *http.Request, user string) {
 	h.Set("X-Forwarded-Host", in.Host)
 	h.Set("X-Forwarded-Proto", p.config.Scheme)
 	h.Set("X-Forwarded-User", user)
+}
+
+// claims tells whether a header's name is one that only the router may set.
+func claims(name string) bool {
+	for _, prefix := range [...]string{"x-forwarded-", "x-openclaw-scopes", "tailscale-"} {
+		if len(name) >= len(prefix) && strings.EqualFold(name[:len(prefix)], prefix) {
+			return true
+		}
+	}
+	return strings.EqualFold(name, "forwarded") || strings.EqualFold(name, "x-real-ip")
 }
 
 func (p *Proxy) clientIP(remote string) string {
@@ -149,28 +177,33 @@ func (p *Proxy) clientIP(remote string) string {
 	return host
 }
 
-// transport is the pool of t's generation. Another generation of the user closes
+// pool is the pool of t's generation. Another generation of the user closes
 // the pool of the one before; pools that nobody used for a while go.
-func (p *Proxy) transport(t Target) *http.Transport {
+func (p *Proxy) pool(t Target) *pool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now := time.Now()
 	if have, ok := p.pools[t.User]; ok && have.generation == t.Generation && have.addr == t.Addr {
 		have.used = now
-		return have.transport
+		return have
 	}
 	for user, old := range p.pools {
 		if user == t.User || now.Sub(old.used) > poolLife {
-			old.transport.CloseIdleConnections()
+			old.close()
 			delete(p.pools, user)
 		}
 	}
-	made := &pool{generation: t.Generation, addr: t.Addr, used: now, transport: &http.Transport{
+	made := &pool{generation: t.Generation, addr: t.Addr, used: now, exchanges: p.client.Pool(t.Addr), transport: &http.Transport{
 		DialContext: p.Dial, MaxIdleConns: maxIdle, MaxIdleConnsPerHost: maxIdle, IdleConnTimeout: p.config.IdleTimeout,
 		DisableCompression: true, MaxResponseHeaderBytes: maxHead, WriteBufferSize: 16 << 10, ReadBufferSize: 16 << 10,
 	}}
 	p.pools[t.User] = made
-	return made.transport
+	return made
+}
+
+func (o *pool) close() {
+	o.exchanges.Close()
+	o.transport.CloseIdleConnections()
 }
 
 // Dial opens a connection to a gateway, for this proxy and for clients of the
@@ -184,7 +217,7 @@ func (p *Proxy) Close() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for k, old := range p.pools {
-		old.transport.CloseIdleConnections()
+		old.close()
 		delete(p.pools, k)
 	}
 }

@@ -1,0 +1,55 @@
+package proxy
+
+import (
+	"errors"
+	"net/http"
+	"strings"
+
+	"openclaw-sandbox/internal/upstream"
+)
+
+// exchange forwards a request that is no upgrade.
+func (p *Proxy) exchange(w http.ResponseWriter, r *http.Request, t Target) {
+	h := p.headers.Get().(http.Header)
+	defer func() { clear(h); p.headers.Put(h) }()
+	upstream.EndToEnd(h, r.Header)
+	p.SetIdentity(h, r, t.User)
+	for name := range r.Trailer {
+		if claims(name) {
+			delete(r.Trailer, name) // only what is announced passes
+		}
+	}
+	var modify func(*http.Response) error
+	if t.Base != "" {
+		plain(&http.Request{URL: r.URL, Header: h})
+		modify = func(resp *http.Response) error { return rebase(resp, t.Base) }
+	}
+	err := p.pool(t).exchanges.Serve(w, r, h, modify)
+	if err == nil || errors.Is(err, upstream.ErrGone) {
+		return
+	}
+	if bad, ok := errors.AsType[*upstream.RequestError](err); ok {
+		http.Error(w, bad.Error(), bad.Status)
+		return
+	}
+	if bad, ok := errors.AsType[*upstream.BodyError](err); ok {
+		http.Error(w, bad.Error(), http.StatusBadRequest)
+		return
+	}
+	p.down(w, r, t, err)
+}
+
+// isUpgrade tells whether r asks to switch protocols (RFC 9110 section 7.8).
+func isUpgrade(r *http.Request) bool {
+	if len(r.Header["Upgrade"]) == 0 || r.Header["Upgrade"][0] == "" {
+		return false
+	}
+	for _, v := range r.Header["Connection"] {
+		for name := range strings.SplitSeq(v, ",") {
+			if strings.EqualFold(strings.Trim(name, " \t"), "upgrade") {
+				return true
+			}
+		}
+	}
+	return false
+}
