@@ -32,9 +32,10 @@ check: ## formatting, vet, file sizes, config example
 	go run ./cmd/sandbox-router -check-config -config docs/router.example.hcl
 
 .PHONY: build
-build: ## build the driver, the router and the dev program into bin/
+build: ## build the driver, the router, sandboxctl and the dev program into bin/
 	go build -o bin/sandbox ./plugin
 	go build -o bin/sandbox-router ./cmd/sandbox-router
+	go build -o bin/sandboxctl ./cmd/sandboxctl
 	go build -o bin/dev ./deploy/dev
 
 .PHONY: tools

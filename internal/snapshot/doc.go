@@ -3,6 +3,8 @@
 //
 //	head                          the only object that changes, by conditional write only
 //	seg/<epoch>-<seq>-<random>    immutable
+//	history/, pinned/             copies of earlier heads
+//	gc                            since when which segment is named by nothing
 //
 // A start calls Claim, which advances the head's epoch, then Restore. While the
 // sandbox runs, Capture copies what changed since the last save (the sandbox is
@@ -11,21 +13,7 @@
 // epoch has passed can not save any more, whatever it believes: ErrFenced. A run
 // that did not restore completely can not save: ErrNotRestored.
 //
-// # Head
-//
-// JSON, see Head. It names its segments, oldest first. The state is what the
-// segments say when read newest first: for each path the first mention counts,
-// be it an entry or a deletion.
-//
-// # Segment
-//
-// Blocks, then metadata. A block is up to 1 MiB of file content, compressed with
-// zstd (RFC 8878). Small files share blocks in path order; a large file has
-// blocks of its own. The metadata is zstd-compressed JSON (segmentMeta): the
-// blocks with offset, sizes and SHA-256 of the stored bytes; the entries with
-// path, kind, mode, mtime, size, SHA-256 and extents (runs of bytes in blocks);
-// the deleted paths. The head holds the metadata's place and SHA-256, so a
-// restore verifies every byte before it is decompressed.
+// docs/snapshot-format.md describes the objects, for whoever writes another reader.
 //
 // # What is kept
 //

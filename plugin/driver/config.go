@@ -21,6 +21,7 @@ type Config struct {
 	DataDir  string         `codec:"data_dir"`
 	Store    StoreConfig    `codec:"store"`
 	Snapshot SnapshotConfig `codec:"snapshot"`
+	History  HistoryConfig  `codec:"history"`
 	Egress   EgressConfig   `codec:"egress"`
 }
 
@@ -43,6 +44,16 @@ type SnapshotConfig struct {
 	Excludes       []string `codec:"excludes"`
 	MaxBytes       int64    `codec:"max_bytes"`
 	MaxFiles       int64    `codec:"max_files"`
+}
+
+// HistoryConfig says which older snapshots stay.
+type HistoryConfig struct {
+	Every  string `codec:"every"`
+	Last   int    `codec:"last"`
+	Hourly int    `codec:"hourly"`
+	Daily  int    `codec:"daily"`
+	// Grace is how long nothing may name a stored segment before it is deleted.
+	Grace string `codec:"grace"`
 }
 
 // EgressConfig says what sandboxes may reach.
@@ -81,6 +92,13 @@ var configSpec = hclspec.NewObject(map[string]*hclspec.Spec{
 		"max_bytes":       attr("max_bytes", "number", "21474836480"),
 		"max_files":       attr("max_files", "number", "2000000"),
 	}),
+	"history": block("history", `{ every = "10m", last = 20, hourly = 24, daily = 14, grace = "24h" }`, map[string]*hclspec.Spec{
+		"every":  attr("every", "string", `"10m"`),
+		"last":   attr("last", "number", "20"),
+		"hourly": attr("hourly", "number", "24"),
+		"daily":  attr("daily", "number", "14"),
+		"grace":  attr("grace", "string", `"24h"`),
+	}),
 	"egress": block("egress", `{ enabled = true, bridge = "nomad", allow = [], deny = ["169.254.0.0/16", "fd00:ec2::/32"] }`, map[string]*hclspec.Spec{
 		"enabled": attr("enabled", "bool", "true"),
 		"bridge":  attr("bridge", "string", `"nomad"`),
@@ -96,11 +114,15 @@ type settings struct {
 	timeout  time.Duration // of a claim and of a save
 	restore  time.Duration // of a restore
 	snapshot snapshot.Options
+	grace    time.Duration // of segments that nothing names
 	egress   *egress.Rules // nil when off
 }
 
 // minInterval keeps below the one write a second to one key that R2 advises.
 const minInterval = time.Second
+
+// minGrace is longer than any save or restore that could be about to name a segment.
+const minGrace = time.Hour
 
 // check returns the typed settings, or an error that names the field.
 func (c Config) check() (settings, error) {
@@ -126,6 +148,17 @@ func (c Config) check() (settings, error) {
 		return s, errors.New("snapshot.max_bytes and snapshot.max_files must be above zero")
 	}
 	s.snapshot.MaxBytes, s.snapshot.MaxFiles = c.Snapshot.MaxBytes, c.Snapshot.MaxFiles
+	keep := &s.snapshot.Retention
+	if keep.Every, err = duration("history.every", c.History.Every, 0); err != nil {
+		return s, err
+	}
+	if s.grace, err = duration("history.grace", c.History.Grace, minGrace); err != nil {
+		return s, err
+	}
+	if c.History.Last < 0 || c.History.Hourly < 0 || c.History.Daily < 0 {
+		return s, errors.New("history.last, history.hourly and history.daily must not be below zero")
+	}
+	keep.Last, keep.Hourly, keep.Daily = c.History.Last, c.History.Hourly, c.History.Daily
 	if (c.Store.AccessKeyID == "") != (c.Store.SecretAccessKey == "") {
 		return s, errors.New("store.access_key_id and store.secret_access_key: set both, or neither to use the agent's environment")
 	}

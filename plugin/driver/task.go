@@ -113,6 +113,7 @@ func (t *task) live() {
 	defer close(t.done)
 	tick := time.NewTicker(t.interval)
 	defer tick.Stop()
+	tidy := time.Now().Add(tidyAfter)
 	for {
 		select {
 		case <-t.d.ctx.Done():
@@ -123,6 +124,9 @@ func (t *task) live() {
 		case <-tick.C:
 			err := t.save(false)
 			switch {
+			case err == nil && time.Now().After(tidy):
+				tidy = time.Now().Add(snapshot.DefaultTidyEvery)
+				t.tidy()
 			case err == nil:
 			case errors.Is(err, snapshot.ErrFenced):
 				t.fenced()
@@ -183,6 +187,22 @@ func (t *task) save(final bool) error {
 	t.d.log.Debug("snapshot", "user", t.user, "epoch", stats.Epoch, "seq", stats.Seq, "changed", stats.Changed,
 		"uploaded", stats.Uploaded, "state_bytes", stats.Bytes, "pause", pause, "final", final)
 	return nil
+}
+
+// tidyAfter is how long a sandbox runs before its history and what nothing names
+// are looked at: a start is busy enough.
+const tidyAfter = 5 * time.Minute
+
+// tidy thins the user's history, at most once a day.
+func (t *task) tidy() {
+	ctx, cancel := context.WithTimeout(t.d.ctx, t.d.settings.timeout)
+	defer cancel()
+	did, err := snapshot.Tidy(ctx, t.d.store, t.user, snapshot.TidyOptions{Retention: t.d.settings.snapshot.Retention, Grace: t.d.settings.grace, Every: snapshot.DefaultTidyEvery})
+	if err != nil {
+		t.d.log.Warn("tidy the stored state", "user", t.user, "error", err)
+		return
+	}
+	t.d.log.Debug("tidied the stored state", "user", t.user, "versions", did.Versions, "segments", did.Segments, "bytes", did.Bytes)
 }
 
 // resume goes on with the run after the plugin was replaced, once the store answers.
