@@ -61,8 +61,8 @@ func TestDay(t *testing.T) {
 		}
 	}
 	must("unpin", "alice", "1")
-	var list []struct{ Seq uint64 }
-	if err := json.Unmarshal([]byte(must("--json", "snapshots", "alice")), &list); err != nil || len(list) != 2 || list[0].Seq != 2 {
+	var list struct{ Snapshots []struct{ Seq uint64 } }
+	if err := json.Unmarshal([]byte(must("--json", "snapshots", "alice")), &list); err != nil || len(list.Snapshots) != 2 || list.Snapshots[0].Seq != 2 {
 		t.Errorf("snapshots as JSON: %+v, %v", list, err)
 	}
 	out := filepath.Join(dir, "out.tar.zst")
@@ -89,7 +89,7 @@ func TestFailures(t *testing.T) {
 		"snapshots nobody":              "sandboxctl users",
 		"cat alice ../../etc/passwd":    "not exist",
 		"restore alice --at 7":          "lists what is kept",
-		"restore alice":                 "required flag",
+		"restore alice":                 "at least one of the flags",
 		"pin alice first":               "want its number",
 		"gc":                            "want a user, or --all",
 		"gc alice --grace 1s":           "at least 1h",

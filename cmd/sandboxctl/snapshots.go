@@ -58,28 +58,47 @@ func (t *tool) snapshots() *cobra.Command {
 			}
 			rows = append(rows, []string{fmt.Sprint(v.Seq), when(v.Saved), note})
 		}
-		return t.show(list, "SNAPSHOT\tSAVED\t", rows)
+		branches, err := snapshot.Branches(cmd.Context(), t.store, u)
+		if err != nil {
+			return err
+		}
+		for _, b := range branches {
+			rows = append(rows, []string{b, "", "branch: left behind by a run that another had taken over from"})
+		}
+		return t.show(map[string]any{"snapshots": list, "branches": branches}, "SNAPSHOT\tSAVED\t", rows)
 	}}
 }
 
 func (t *tool) restore() *cobra.Command {
 	var seq uint64
+	var branch string
 	var force bool
-	cmd := &cobra.Command{Use: "restore USER --at N", Short: "Make an older snapshot the newest again", Args: cobra.ExactArgs(1),
+	cmd := &cobra.Command{Use: "restore USER --at N | --branch NAME", Short: "Make an older snapshot the newest again", Args: cobra.ExactArgs(1),
 		Long: "Make an older snapshot the newest again. The user's next start has it. What was the\nnewest stays in the history.",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			u, err := user(args[0])
 			if err != nil {
 				return err
 			}
-			h, err := snapshot.Rewind(cmd.Context(), t.store, u, seq, force)
+			var to *snapshot.Head
+			if branch != "" {
+				to, err = snapshot.ReadBranch(cmd.Context(), t.store, u, branch)
+			} else {
+				to, err = snapshot.ReadVersion(cmd.Context(), t.store, u, seq)
+			}
 			if err != nil {
 				return err
 			}
-			return t.say(h, "Snapshot %d of %s is the newest again, as snapshot %d.", seq, u, h.Seq)
+			h, err := snapshot.Rewind(cmd.Context(), t.store, u, to, force)
+			if err != nil {
+				return err
+			}
+			return t.say(h, "The next start of %s has what was saved at %s, as snapshot %d.", u, when(to.Saved), h.Seq)
 		}}
 	at(cmd, &seq)
-	cmd.MarkFlagRequired("at")
+	cmd.Flags().StringVar(&branch, "branch", "", "a branch in place of a snapshot, as sandboxctl snapshots lists it")
+	cmd.MarkFlagsOneRequired("at", "branch")
+	cmd.MarkFlagsMutuallyExclusive("at", "branch")
 	cmd.Flags().BoolVar(&force, "force", false, "also under a running sandbox, which then ends and loses what it did since its last save")
 	return cmd
 }

@@ -49,6 +49,12 @@ func IfAbsent() Condition { return Condition{ifAbsent: true} }
 // IfMatch lets a Put write only over the object that has this ETag.
 func IfMatch(etag string) Condition { return Condition{etag: etag} }
 
+// Holds says whether a Put may write over an object that is there, or not, and has
+// that ETag. It is for implementations of Store.
+func (c Condition) Holds(there bool, etag string) bool {
+	return !(c.ifAbsent && there) && (c.etag == "" || there && c.etag == etag)
+}
+
 // Store is an object store. Keys are slash-separated paths without a leading
 // slash. It is safe for concurrent use.
 type Store interface {

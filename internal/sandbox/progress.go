@@ -31,6 +31,7 @@ const (
 	ReasonStoreDenied      Reason = "store_denied"      // the object store refuses the credentials
 	ReasonStateCorrupt     Reason = "state_corrupt"     // a stored object fails verification
 	ReasonStateTooLarge    Reason = "state_too_large"   // a limit of the snapshot settings is passed
+	ReasonUnfinished       Reason = "unfinished"        // the last run, on another node, did not save at its end
 	ReasonFenced           Reason = "fenced"            // a newer run of the user exists
 	ReasonExited           Reason = "exited"            // the gateway exited before it was ready
 	ReasonNotReady         Reason = "not_ready"         // the gateway was not ready in time

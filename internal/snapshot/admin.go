@@ -32,14 +32,10 @@ func Users(ctx context.Context, st objstore.Store) ([]sandbox.User, error) {
 	return out, nil
 }
 
-// Rewind makes a kept snapshot the newest again. What was the newest goes into the
+// Rewind makes a kept snapshot, or a branch, the newest again. What was the newest goes into the
 // history first. A run that is under way loses the state: its next save is refused
 // and it ends. So Rewind returns ErrInUse then, unless force.
-func Rewind(ctx context.Context, st objstore.Store, u sandbox.User, seq uint64, force bool) (*Head, error) {
-	to, err := ReadVersion(ctx, st, u, seq)
-	if err != nil {
-		return nil, err
-	}
+func Rewind(ctx context.Context, st objstore.Store, u sandbox.User, to *Head, force bool) (*Head, error) {
 	now, etag, err := ReadHead(ctx, st, u)
 	if err != nil {
 		return nil, err
@@ -56,7 +52,7 @@ func Rewind(ctx context.Context, st objstore.Store, u sandbox.User, seq uint64, 
 	next.Version = formatVersion
 	next.Epoch, next.Seq = now.Epoch+1, now.Seq+1
 	next.State, next.Run, next.Write = StateClean, rand.Text(), rand.Text()
-	next.Writer = Writer{Node: fmt.Sprintf("rewound to snapshot %d", to.Seq)}
+	next.Writer = Writer{Node: fmt.Sprintf("rewound to epoch %d, snapshot %d", to.Epoch, to.Seq)}
 	next.Claimed, next.Saved = time.Now().UTC(), time.Now().UTC()
 	if _, err := writeHead(ctx, st, &next, etag, nil); err != nil {
 		return nil, fmt.Errorf("rewind %s: %w", u, err)

@@ -131,16 +131,15 @@ func Tidy(ctx context.Context, st objstore.Store, u sandbox.User, o TidyOptions)
 // namedSegments are those that the head or a kept snapshot names, and the head's epoch.
 func namedSegments(ctx context.Context, st objstore.Store, u sandbox.User, without map[string]bool) (map[string]bool, uint64, error) {
 	named := map[string]bool{}
-	for _, prefix := range []string{pinnedPrefix(u), historyPrefix(u)} {
-		versions, err := listVersions(ctx, st, prefix)
-		if err != nil {
-			return nil, 0, err
-		}
-		for _, v := range versions {
-			if without[v.key] {
+	for _, prefix := range []string{pinnedPrefix(u), historyPrefix(u), branchPrefix(u)} {
+		for info, err := range st.List(ctx, prefix) {
+			if err != nil {
+				return nil, 0, fmt.Errorf("list what names segments: %w", err)
+			}
+			if without[info.Key] {
 				continue
 			}
-			p, _, err := readVersion(ctx, st, u, v.key)
+			p, _, err := readVersion(ctx, st, u, info.Key)
 			if errors.Is(err, objstore.ErrNotFound) {
 				continue // let go meanwhile
 			}

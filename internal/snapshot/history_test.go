@@ -75,7 +75,14 @@ func TestHistoryAndRewind(t *testing.T) {
 	if _, err := ReadVersion(t.Context(), st, user, 9); !errors.Is(err, ErrNoVersion) {
 		t.Errorf("snapshot 9: %v, want ErrNoVersion", err)
 	}
-	h, err := Rewind(t.Context(), st, user, 1, false)
+	version := func(seq uint64) *Head {
+		h, err := ReadVersion(t.Context(), st, user, seq)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return h
+	}
+	h, err := Rewind(t.Context(), st, user, version(1), false)
 	if err != nil || h.Seq != 4 {
 		t.Fatalf("rewind: seq %v, %v", h, err)
 	}
@@ -89,10 +96,10 @@ func TestHistoryAndRewind(t *testing.T) {
 	if _, err := os.Stat(filepath.Join(next.path, "only-3")); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("what came later is there: %v", err)
 	}
-	if _, err := Rewind(t.Context(), st, user, 3, false); !errors.Is(err, ErrInUse) {
+	if _, err := Rewind(t.Context(), st, user, version(3), false); !errors.Is(err, ErrInUse) {
 		t.Errorf("rewind under a run: %v, want ErrInUse", err)
 	}
-	if h, err = Rewind(t.Context(), st, user, 3, true); err != nil || content(t, st, user, h.Seq, "n") != "3" {
+	if h, err = Rewind(t.Context(), st, user, version(3), true); err != nil || content(t, st, user, h.Seq, "n") != "3" {
 		t.Errorf("forced: %v", err)
 	}
 }
@@ -257,4 +264,43 @@ func TestRetention(t *testing.T) {
 			t.Errorf("%s: %v go, want %s", name, got, c.want)
 		}
 	}
+}
+
+// What a fenced run left stays beside the line, whole, whatever is tidied.
+func TestBranch(t *testing.T) {
+	old, st := life(t)
+	old = start(t, st)
+	newer := start(t, st)
+	newer.write("n", "newer")
+	newer.mustSave(false)
+	old.write("n", "zombie")
+	var name string
+	for range 2 {
+		var err error
+		if name, err = Branch(t.Context(), st, old.run.Memento(), Writer{Alloc: "lost"}, old.root, filepath.Join(t.TempDir(), "s"), old.opts); err != nil {
+			t.Fatal(err)
+		}
+	}
+	newer.mustSave(true)
+	for range 3 {
+		if _, err := Tidy(t.Context(), st, user, TidyOptions{Retention: Retention{}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	names, err := Branches(t.Context(), st, user)
+	if err != nil || !slices.Equal(names, []string{name}) {
+		t.Fatalf("branches %v, %v; want %s", names, err, name)
+	}
+	h, err := ReadBranch(t.Context(), st, user, name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ReadBranch(t.Context(), st, user, "other"); !errors.Is(err, ErrNoVersion) {
+		t.Errorf("another branch: %v, want ErrNoVersion", err)
+	}
+	same(t, start(t, st).path, newer.path)
+	if _, err := Rewind(t.Context(), st, user, h, true); err != nil {
+		t.Fatal(err)
+	}
+	same(t, start(t, st).path, old.path)
 }

@@ -44,6 +44,10 @@ type SnapshotConfig struct {
 	Excludes       []string `codec:"excludes"`
 	MaxBytes       int64    `codec:"max_bytes"`
 	MaxFiles       int64    `codec:"max_files"`
+	// UnfinishedWait is how long a start waits for the last save of a run on another
+	// node; UnfinishedStart says whether it then begins from the one before.
+	UnfinishedWait  string `codec:"unfinished_wait"`
+	UnfinishedStart bool   `codec:"unfinished_start"`
 }
 
 // HistoryConfig says which older snapshots stay.
@@ -84,13 +88,16 @@ var configSpec = hclspec.NewObject(map[string]*hclspec.Spec{
 		"secret_access_key": attr("secret_access_key", "string", `""`),
 		"path_style":        attr("path_style", "bool", "false"),
 	})),
-	"snapshot": block("snapshot", `{ interval = "60s", timeout = "60s", restore_timeout = "15m", excludes = [], max_bytes = 21474836480, max_files = 2000000 }`, map[string]*hclspec.Spec{
+	"snapshot": block("snapshot", `{ interval = "60s", timeout = "60s", restore_timeout = "15m", excludes = [], max_bytes = 21474836480, max_files = 2000000, unfinished_wait = "15s", unfinished_start = true }`, map[string]*hclspec.Spec{
 		"interval":        attr("interval", "string", `"60s"`),
 		"timeout":         attr("timeout", "string", `"60s"`),
 		"restore_timeout": attr("restore_timeout", "string", `"15m"`),
 		"excludes":        attr("excludes", "list(string)", "[]"),
 		"max_bytes":       attr("max_bytes", "number", "21474836480"),
 		"max_files":       attr("max_files", "number", "2000000"),
+
+		"unfinished_wait":  attr("unfinished_wait", "string", `"15s"`),
+		"unfinished_start": attr("unfinished_start", "bool", "true"),
 	}),
 	"history": block("history", `{ every = "10m", last = 20, hourly = 24, daily = 14, grace = "24h" }`, map[string]*hclspec.Spec{
 		"every":  attr("every", "string", `"10m"`),
@@ -115,7 +122,11 @@ type settings struct {
 	restore  time.Duration // of a restore
 	snapshot snapshot.Options
 	grace    time.Duration // of segments that nothing names
-	egress   *egress.Rules // nil when off
+
+	unfinishedWait  time.Duration
+	unfinishedStart bool
+
+	egress *egress.Rules // nil when off
 }
 
 // minInterval keeps below the one write a second to one key that R2 advises.
@@ -148,6 +159,10 @@ func (c Config) check() (settings, error) {
 		return s, errors.New("snapshot.max_bytes and snapshot.max_files must be above zero")
 	}
 	s.snapshot.MaxBytes, s.snapshot.MaxFiles = c.Snapshot.MaxBytes, c.Snapshot.MaxFiles
+	if s.unfinishedWait, err = duration("snapshot.unfinished_wait", c.Snapshot.UnfinishedWait, 0); err != nil {
+		return s, err
+	}
+	s.unfinishedStart = c.Snapshot.UnfinishedStart
 	keep := &s.snapshot.Retention
 	if keep.Every, err = duration("history.every", c.History.Every, 0); err != nil {
 		return s, err

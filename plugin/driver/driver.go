@@ -21,6 +21,7 @@ import (
 	"github.com/hashicorp/nomad/plugins/shared/hclspec"
 
 	"openclaw-sandbox/internal/objstore"
+	"openclaw-sandbox/internal/spool"
 	"openclaw-sandbox/plugin/runtime"
 )
 
@@ -38,6 +39,8 @@ type Driver struct {
 	settings settings
 	store    objstore.Store
 	runtime  runtime.Runtime
+	spool    *spool.Spool
+	spooling sync.Mutex // held while a spooled state is saved
 	// why is what keeps this node from running sandboxes; nil if nothing does.
 	why error
 
@@ -88,6 +91,10 @@ func (d *Driver) SetConfig(c *base.Config) error {
 	if err := d.runtime.Configure(c.AgentConfig); err != nil {
 		return fmt.Errorf("plugin \"sandbox\": %w", err)
 	}
+	if d.spool, err = spool.Open(filepath.Join(d.settings.dataDir, "spool")); err != nil {
+		return fmt.Errorf("plugin \"sandbox\": data_dir: %w", err)
+	}
+	go d.uploadSpooled() // ends with the plugin
 	d.forwardEvents()
 	if d.why = d.prepareNode(); d.why != nil {
 		d.log.Error("this node can not run sandboxes", "reason", d.why)

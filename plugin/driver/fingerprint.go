@@ -2,6 +2,7 @@ package driver
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/hashicorp/nomad/plugins/drivers"
@@ -31,7 +32,7 @@ func (d *Driver) Fingerprint(ctx context.Context) (<-chan *drivers.Fingerprint, 
 				d.why = d.prepareNode() // it may have been mended
 			}
 			select {
-			case ch <- fingerprint(d.runtime.Name(), d.why):
+			case ch <- fingerprint(d.runtime.Name(), d.why, d.spooled()):
 			case <-ctx.Done():
 				return
 			}
@@ -40,7 +41,16 @@ func (d *Driver) Fingerprint(ctx context.Context) (<-chan *drivers.Fingerprint, 
 	return ch, nil
 }
 
-func fingerprint(runtimeName string, why error) *drivers.Fingerprint {
+// spooled is how many states wait on this node for the object store.
+func (d *Driver) spooled() int64 {
+	entries, err := d.spool.List()
+	if err != nil {
+		d.log.Error("a state that was not saved can not be read", "error", err)
+	}
+	return int64(len(entries))
+}
+
+func fingerprint(runtimeName string, why error, spooled int64) *drivers.Fingerprint {
 	if why != nil {
 		return &drivers.Fingerprint{Health: drivers.HealthStateUnhealthy, HealthDescription: why.Error()}
 	}
@@ -48,11 +58,15 @@ func fingerprint(runtimeName string, why error) *drivers.Fingerprint {
 	if runtimeName == "raw_exec" {
 		description = "Healthy; runtime raw_exec isolates nothing"
 	}
+	if spooled > 0 {
+		description += fmt.Sprintf("; %d states wait for the object store", spooled)
+	}
 	return &drivers.Fingerprint{
 		Health: drivers.HealthStateHealthy, HealthDescription: description,
 		Attributes: map[string]*pstructs.Attribute{
 			"driver.sandbox":         pstructs.NewBoolAttribute(true),
 			"driver.sandbox.runtime": pstructs.NewStringAttribute(runtimeName),
+			"driver.sandbox.spooled": pstructs.NewIntAttribute(spooled, ""),
 			"driver.sandbox.version": pstructs.NewStringAttribute(pluginVersion),
 		},
 	}

@@ -91,10 +91,18 @@ func (t *task) restore() error {
 		return fmt.Errorf("make the run's folder: %w", err)
 	}
 	t.d.say(t.cfg, sandbox.Progress{Phase: sandbox.PhaseClaiming, Message: "Taking the state of " + string(t.user)})
+	if err := t.d.settle(t.user); err != nil {
+		return err
+	}
+	wait, cancelWait := context.WithTimeout(t.d.ctx, t.d.settings.unfinishedWait+t.d.settings.timeout)
+	defer cancelWait()
+	if err := t.awaitUnfinished(wait); err != nil {
+		return err
+	}
 	ctx, cancel := context.WithTimeout(t.d.ctx, t.d.settings.timeout)
 	defer cancel()
 	var err error
-	t.run, err = snapshot.Claim(ctx, t.d.store, t.user, snapshot.Writer{Alloc: t.cfg.AllocID, Node: t.cfg.NodeName}, t.options())
+	t.run, err = snapshot.Claim(ctx, t.d.store, t.user, t.writer(), t.options())
 	if err != nil {
 		return err
 	}

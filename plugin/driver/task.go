@@ -57,7 +57,7 @@ func (t *task) stagingDir() string { return filepath.Join(t.dirs.Run, ".staging"
 func (t *task) options() snapshot.Options {
 	o := t.d.settings.snapshot
 	o.UID, o.GID = t.uid, t.gid
-	o.IndexFile = filepath.Join(t.dirs.Run, ".index")
+	o.IndexFile = t.indexFile()
 	return o
 }
 
@@ -148,6 +148,9 @@ func (t *task) fenced() {
 		return // the next tick tries again
 	}
 	<-t.exited
+	if err := t.branch(); err != nil {
+		t.leave(err)
+	}
 	// As a success, or Nomad would start it again, and fence the newer run in turn.
 	t.result = &drivers.ExitResult{}
 }
@@ -225,7 +228,7 @@ const (
 )
 
 // finish is the last save, after the process has ended. A state that can not be
-// saved is kept on the node.
+// saved stays on the node until it can.
 func (t *task) finish() {
 	t.still.Lock()
 	t.freezer = gone{}
@@ -246,13 +249,17 @@ func (t *task) finish() {
 			t.d.note(t.cfg, "State saved: %s in %d paths, snapshot %d of epoch %d", size(h.Bytes), h.Files, h.Seq, h.Epoch)
 			return
 		}
-		if errors.Is(err, snapshot.ErrFenced) || errors.Is(err, snapshot.ErrTooLarge) {
+		if errors.Is(err, snapshot.ErrTooLarge) {
+			break
+		}
+		if errors.Is(err, snapshot.ErrFenced) {
+			if err = t.branch(); err == nil {
+				return
+			}
 			break
 		}
 	}
-	t.kept = filepath.Join(t.d.settings.dataDir, "unsaved", string(t.user)+"-"+t.cfg.AllocID)
-	t.d.log.Error("the final snapshot failed", "user", t.user, "alloc", t.cfg.AllocID, "kept", t.kept, "error", err)
-	t.d.note(t.cfg, "Final snapshot failed: %s The state of this run is kept on the node in %s", failure(err).Message, t.kept)
+	t.leave(err)
 }
 
 // remove takes the task's folders off the node, except a state that was not saved.

@@ -114,7 +114,7 @@ func TestIsolation(t *testing.T) {
 		allocs = append(allocs, s.alloc(t, s.run(t, u, nil), "running "+u, running))
 	}
 	env := s.ask(t, allocs[0], "/env")
-	if strings.Contains(env, s.s3.SecretKey) || strings.Contains(env, s.s3.AccessKey) {
+	if strings.Contains(env, s.server.SecretKey) || strings.Contains(env, s.server.AccessKey) {
 		t.Error("the store's credentials are in the sandbox's environment")
 	}
 	for _, kv := range []string{"SANDBOX_USER=alice", "SANDBOX_STATE=/state", "NOMAD_TASK_DIR=/local"} {
@@ -224,7 +224,7 @@ func TestFailures(t *testing.T) {
 	})
 	t.Run("corrupt segment", func(t *testing.T) {
 		before := seed(t, "corrupt")
-		segs, err := filepath.Glob(filepath.Join(s.s3.Dir, "users", "corrupt", "seg", "*"))
+		segs, err := filepath.Glob(filepath.Join(s.server.Dir, "users", "corrupt", "seg", "*"))
 		if err != nil || len(segs) == 0 {
 			t.Fatalf("no segments: %v", err)
 		}
@@ -236,12 +236,12 @@ func TestFailures(t *testing.T) {
 	})
 	t.Run("store away", func(t *testing.T) {
 		before := seed(t, "away")
-		if err := s.s3.Stop(t.Context()); err != nil {
+		if err := s.server.Stop(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		id := s.run(t, "away", nil)
 		expect(t, id, sandbox.ReasonStoreUnreachable, "does not answer")
-		if err := s.s3.Start(t.Context()); err != nil {
+		if err := s.server.Start(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		unchanged(t, before)

@@ -34,7 +34,7 @@ const (
 type stack struct {
 	dir     string
 	nomad   *devcluster.Nomad
-	s3      *devcluster.S3
+	server  *devcluster.S3
 	store   objstore.Store
 	gateway string
 	runtime string
@@ -67,12 +67,12 @@ func up(t *testing.T, runtime string, edit func(config string) string) *stack {
 	build(t, filepath.Join(plugins, "sandbox"), "openclaw-sandbox/plugin")
 	build(t, s.gateway, "openclaw-sandbox/test/driver/gateway")
 
-	if s.s3, err = devcluster.StartS3(ctx, filepath.Join(s.dir, "s3"), 0, "test-key", "test-secret-value"); err != nil {
+	if s.server, err = devcluster.StartS3(ctx, filepath.Join(s.dir, "s3"), 0, "test-key", "test-secret-value"); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { s.s3.Stop(context.Background()) })
-	s.store, err = objstore.Open(ctx, objstore.Config{URL: "s3://" + s.s3.Bucket, Endpoint: s.s3.Endpoint(), Region: "us-east-1",
-		AccessKeyID: s.s3.AccessKey, SecretAccessKey: s.s3.SecretKey, PathStyle: true, Attempts: 1})
+	t.Cleanup(func() { s.server.Stop(context.Background()) })
+	s.store, err = objstore.Open(ctx, objstore.Config{URL: "s3://" + s.server.Bucket, Endpoint: s.server.Endpoint(), Region: "us-east-1",
+		AccessKeyID: s.server.AccessKey, SecretAccessKey: s.server.SecretKey, PathStyle: true, Attempts: 1})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -94,7 +94,7 @@ snapshot {
 egress {
   bridge = %q
 }
-`, runtime, filepath.Join(s.dir, "sandboxes"), s.s3.Bucket, s.s3.Endpoint(), s.s3.AccessKey, s.s3.SecretKey, bridge)
+`, runtime, filepath.Join(s.dir, "sandboxes"), s.server.Bucket, s.server.Endpoint(), s.server.AccessKey, s.server.SecretKey, bridge)
 	if edit != nil {
 		config = edit(config)
 	}

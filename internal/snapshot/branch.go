@@ -1,0 +1,82 @@
+package snapshot
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path"
+	"slices"
+	"time"
+
+	"openclaw-sandbox/internal/objstore"
+	"openclaw-sandbox/internal/sandbox"
+)
+
+func branchPrefix(u sandbox.User) string { return "users/" + string(u) + "/branch/" }
+
+// Branch saves what a run left behind that may not save any more, since a newer
+// one has taken over: whole, beside the user's line of snapshots, where nothing
+// removes it but an operator. It returns the branch's name. A second call for the
+// same run changes nothing.
+func Branch(ctx context.Context, st objstore.Store, m Memento, w Writer, dir *os.Root, staging string, o Options) (string, error) {
+	name := fmt.Sprintf("%08d-%s", m.Epoch, w.Alloc)
+	o.IndexFile = ""
+	r := &Run{store: st, opts: o, skip: newExcluder(o.Excludes), restored: true, index: newIndex(),
+		head: Head{Version: formatVersion, User: m.User, Epoch: m.Epoch, State: StateClean, Writer: w, Run: m.Run, Write: rand.Text(), Claimed: time.Now().UTC()}}
+	c, err := r.Capture(ctx, dir, staging)
+	if err != nil {
+		return "", fmt.Errorf("branch %s: %w", m.User, err)
+	}
+	defer c.Discard()
+	seg := newBuilder(ctx, c.staging, o.Parallel)
+	defer seg.close()
+	segment := fmt.Sprintf("%08d-branch-%s", m.Epoch, rand.Text())
+	if _, err := seg.add(c, segment, r.index); err != nil {
+		return "", fmt.Errorf("branch %s: %w", m.User, err)
+	}
+	ref, err := r.upload(ctx, seg, segment)
+	if err != nil {
+		return "", fmt.Errorf("branch %s: %w", m.User, err)
+	}
+	h := r.head
+	h.Files, h.Bytes, h.Saved, h.Segments = c.files, c.bytes, time.Now().UTC(), []segmentRef{ref}
+	raw, err := json.Marshal(h)
+	if err != nil {
+		return "", err
+	}
+	_, err = st.Put(ctx, branchPrefix(m.User)+name, bytes.NewReader(raw), objstore.IfAbsent())
+	if err != nil && !errors.Is(err, objstore.ErrPrecondition) {
+		return "", fmt.Errorf("branch %s: %w", m.User, err)
+	}
+	return name, nil
+}
+
+// Branches are the names of a user's branches, oldest epoch first.
+func Branches(ctx context.Context, st objstore.Store, u sandbox.User) ([]string, error) {
+	var out []string
+	for info, err := range st.List(ctx, branchPrefix(u)) {
+		if err != nil {
+			return nil, fmt.Errorf("list the branches of %s: %w", u, err)
+		}
+		out = append(out, path.Base(info.Key))
+	}
+	slices.Sort(out)
+	return out, nil
+}
+
+// ReadBranch returns a branch's head. It returns ErrNoVersion, ErrCorrupt or the
+// store's error.
+func ReadBranch(ctx context.Context, st objstore.Store, u sandbox.User, name string) (*Head, error) {
+	p, _, err := readVersion(ctx, st, u, branchPrefix(u)+name)
+	if isNotFound(err) {
+		return nil, fmt.Errorf("branch %.100q of %s: %w", name, u, ErrNoVersion)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &p.Head, nil
+}
