@@ -69,7 +69,7 @@ for the credentials, or whatever else the AWS SDK finds.`,
 // explain makes an error one sentence with the next step.
 func explain(err error) string {
 	for known, next := range map[error]string{
-		snapshot.ErrInUse:       "stop the sandbox first, or add --force: what it did since its last save is lost then",
+		snapshot.ErrInUse:       "stop the sandbox first, or add --force: it then ends, and what it did since its last save becomes a branch",
 		snapshot.ErrExists:      "choose a user without state",
 		snapshot.ErrNoVersion:   "`sandboxctl snapshots USER` lists what is kept",
 		snapshot.ErrCorrupt:     "`sandboxctl snapshots USER` lists older snapshots, which may be whole",

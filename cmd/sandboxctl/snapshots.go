@@ -99,7 +99,7 @@ func (t *tool) restore() *cobra.Command {
 	cmd.Flags().StringVar(&branch, "branch", "", "a branch in place of a snapshot, as sandboxctl snapshots lists it")
 	cmd.MarkFlagsOneRequired("at", "branch")
 	cmd.MarkFlagsMutuallyExclusive("at", "branch")
-	cmd.Flags().BoolVar(&force, "force", false, "also under a running sandbox, which then ends and loses what it did since its last save")
+	cmd.Flags().BoolVar(&force, "force", false, "also under a running sandbox, which then ends; what it did since its last save becomes a branch")
 	return cmd
 }
 

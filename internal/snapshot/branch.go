@@ -25,7 +25,7 @@ func branchPrefix(u sandbox.User) string { return "users/" + string(u) + "/branc
 func Branch(ctx context.Context, st objstore.Store, m Memento, w Writer, dir *os.Root, staging string, o Options) (string, error) {
 	name := fmt.Sprintf("%08d-%s", m.Epoch, w.Alloc)
 	o.IndexFile = ""
-	r := &Run{store: st, opts: o, skip: newExcluder(o.Excludes), restored: true, index: newIndex(),
+	r := &Run{store: st, opts: o, skip: newExcluder(o.Excludes), quiet: newExcluder(o.Quiet), restored: true, index: newIndex(),
 		head: Head{Version: formatVersion, User: m.User, Epoch: m.Epoch, State: StateClean, Writer: w, Run: m.Run, Write: rand.Text(), Claimed: time.Now().UTC()}}
 	c, err := r.Capture(ctx, dir, staging)
 	if err != nil {

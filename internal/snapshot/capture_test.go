@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 // A folder whose name is not UTF-8.
@@ -61,4 +62,42 @@ func TestChangingTree(t *testing.T) {
 	}
 	m.mustSave(true)
 	same(t, start(t, m.st).path, m.path)
+}
+
+// A look tells what is new, what is only a sign of life, and what is gone.
+func TestLook(t *testing.T) {
+	m := start(t, dirStore(t))
+	m.run.quiet = newExcluder([]string{"beat"})
+	look := func() Changes {
+		t.Helper()
+		c, err := m.run.Look(t.Context(), m.root)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	m.write("a", "1")
+	m.write("beat", "1")
+	if c := look(); c.Paths != 1 || c.Quiet != 1 || time.Since(c.Newest) > time.Minute {
+		t.Errorf("two new files: %+v", c)
+	}
+	time.Sleep(2 * racyWindow) // so that the files' time stamps prove something
+	m.mustSave(false)
+	if c := look(); c != (Changes{}) {
+		t.Errorf("after a save: %+v", c)
+	}
+	m.write("beat", "22")
+	if c := look(); c != (Changes{Quiet: 1}) {
+		t.Errorf("a sign of life: %+v", c)
+	}
+	os.Remove(filepath.Join(m.path, "a"))
+	if c := look(); c.Paths != 1 || c.Quiet != 1 {
+		t.Errorf("a deletion: %+v", c)
+	}
+	m.mustSave(false)
+	m.run.opts.MaxFiles = 0
+	m.write("b", "1")
+	if c := look(); c.Paths == 0 {
+		t.Errorf("past a limit: %+v", c)
+	}
 }

@@ -12,6 +12,9 @@ type Options struct {
 	// path.Match for each part, and "**" for any number of parts. A pattern that
 	// matches a directory excludes what is below it.
 	Excludes []string
+	// Quiet are patterns, as Excludes, of paths whose change alone is no hurry: a
+	// Look tells them apart.
+	Quiet []string
 	// MaxBytes, MaxFile and MaxFiles bound the state's size, one file's, and the
 	// number of paths. Past them a save and a restore fail with ErrTooLarge.
 	MaxBytes, MaxFile, MaxFiles int64
@@ -40,6 +43,8 @@ func DefaultOptions() Options {
 			"openclaw/**/*.sqlite-shm", "openclaw/**/*.reindex-lock.sqlite*", "openclaw/**/*.memory-reindex-*",
 			"home/.npm", "home/.cache",
 		},
+		// The gateway writes a sign of life into these every minute.
+		Quiet:    []string{"openclaw/state/openclaw.sqlite", "openclaw/state/openclaw.sqlite-wal"},
 		MaxBytes: 20 << 30, MaxFile: 4 << 30, MaxFiles: 2_000_000,
 		Parallel: 16, UID: -1, GID: -1, MaxSegments: 64, MaxDead: 32 << 20, Retention: DefaultRetention(),
 	}

@@ -19,6 +19,7 @@ type Run struct {
 	store objstore.Store
 	opts  Options
 	skip  excluder
+	quiet excluder
 
 	mu       sync.Mutex // held through each of Restore, Capture, Commit
 	head     Head
@@ -53,7 +54,7 @@ func Claim(ctx context.Context, st objstore.Store, u sandbox.User, w Writer, o O
 	case err != nil:
 		return nil, fmt.Errorf("claim %s: %w", u, err)
 	}
-	r := &Run{store: st, opts: o, skip: newExcluder(o.Excludes), head: *head, etag: etag, prior: head.State, index: newIndex(), keptAt: time.Now()}
+	r := &Run{store: st, opts: o, skip: newExcluder(o.Excludes), quiet: newExcluder(o.Quiet), head: *head, etag: etag, prior: head.State, index: newIndex(), keptAt: time.Now()}
 	next := r.head
 	next.Version = formatVersion
 	next.Epoch++
@@ -74,7 +75,7 @@ func Resume(ctx context.Context, st objstore.Store, m Memento, o Options) (*Run,
 	if head.Run != m.Run || head.Epoch != m.Epoch {
 		return nil, fmt.Errorf("resume %s in epoch %d: %w (epoch %d)", m.User, m.Epoch, ErrFenced, head.Epoch)
 	}
-	r := &Run{store: st, opts: o, skip: newExcluder(o.Excludes), head: *head, etag: etag, prior: StateClean, restored: m.Restored, index: newIndex(), keptAt: time.Now()}
+	r := &Run{store: st, opts: o, skip: newExcluder(o.Excludes), quiet: newExcluder(o.Quiet), head: *head, etag: etag, prior: StateClean, restored: m.Restored, index: newIndex(), keptAt: time.Now()}
 	if !m.Restored {
 		return r, nil
 	}

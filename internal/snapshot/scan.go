@@ -30,17 +30,24 @@ type scanner struct {
 
 	copies atomic.Int64
 
-	mu sync.Mutex // guards c
-	c  *Capture
+	mu   sync.Mutex // guards c and look
+	c    *Capture
+	look *Changes // not nil: only look
+}
+
+// walk looks at the whole tree.
+func (s *scanner) walk(ctx context.Context) error {
+	s.g, s.ctx = errgroup.WithContext(ctx)
+	s.g.SetLimit(2 * runtime.GOMAXPROCS(0))
+	s.now = time.Now().UnixNano()
+	s.run.index.scan++
+	s.g.Go(func() error { return s.folder(".") })
+	return s.g.Wait()
 }
 
 func scan(ctx context.Context, dir *os.Root, c *Capture, r *Run) error {
-	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(2 * runtime.GOMAXPROCS(0))
-	s := &scanner{ctx: ctx, g: g, top: dir, run: r, now: time.Now().UnixNano(), c: c}
-	r.index.scan++
-	g.Go(func() error { return s.folder(".") })
-	if err := g.Wait(); err != nil {
+	s := &scanner{top: dir, run: r, c: c}
+	if err := s.walk(ctx); err != nil {
 		return err
 	}
 	for p, k := range r.index.Paths {
@@ -130,7 +137,12 @@ func (s *scanner) path(dir *os.Root, name string, p pathname) error {
 	if was != nil && sameMeta(was.Record.Entry, e) && (e.Kind != kindFile || was.Stamp == st) && !s.c.gone[was.Record.Home] && !anyIn(was.Record.At, s.c.gone) {
 		return nil
 	}
-	if newest := max(st.MTime, st.CTime); s.now-newest < racyWindow.Nanoseconds() {
+	newest := max(st.MTime, st.CTime)
+	if s.look != nil {
+		s.note(p, newest)
+		return nil
+	}
+	if s.now-newest < racyWindow.Nanoseconds() {
 		st = stamp{}
 	}
 	ch := captured{entry: e, stamp: st}

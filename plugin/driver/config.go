@@ -11,6 +11,7 @@ import (
 	"github.com/hashicorp/nomad/plugins/shared/hclspec"
 
 	"openclaw-sandbox/internal/objstore"
+	"openclaw-sandbox/internal/sandbox"
 	"openclaw-sandbox/internal/snapshot"
 	"openclaw-sandbox/plugin/egress"
 )
@@ -37,7 +38,11 @@ type StoreConfig struct {
 
 // SnapshotConfig says when and what is saved.
 type SnapshotConfig struct {
+	// Interval is how much a crash may lose at most; changes that have settled for
+	// Debounce are saved sooner. The gateway's signs of life alone wait for Quiet.
 	Interval string `codec:"interval"`
+	Debounce string `codec:"debounce"`
+	Quiet    string `codec:"quiet"`
 	// Timeout bounds one claim and one save, RestoreTimeout one restore.
 	Timeout        string   `codec:"timeout"`
 	RestoreTimeout string   `codec:"restore_timeout"`
@@ -46,7 +51,9 @@ type SnapshotConfig struct {
 	MaxFiles       int64    `codec:"max_files"`
 	// UnfinishedWait is how long a start waits for the last save of a run on another
 	// node; UnfinishedStart says whether it then begins from the one before.
-	UnfinishedWait  string `codec:"unfinished_wait"`
+	UnfinishedWait string `codec:"unfinished_wait"`
+	// Template is the user whose newest snapshot a new user begins with.
+	Template        string `codec:"template"`
 	UnfinishedStart bool   `codec:"unfinished_start"`
 }
 
@@ -88,8 +95,10 @@ var configSpec = hclspec.NewObject(map[string]*hclspec.Spec{
 		"secret_access_key": attr("secret_access_key", "string", `""`),
 		"path_style":        attr("path_style", "bool", "false"),
 	})),
-	"snapshot": block("snapshot", `{ interval = "60s", timeout = "60s", restore_timeout = "15m", excludes = [], max_bytes = 21474836480, max_files = 2000000, unfinished_wait = "15s", unfinished_start = true }`, map[string]*hclspec.Spec{
+	"snapshot": block("snapshot", `{ interval = "60s", debounce = "5s", quiet = "5m", timeout = "60s", restore_timeout = "15m", excludes = [], max_bytes = 21474836480, max_files = 2000000, unfinished_wait = "15s", unfinished_start = true, template = "" }`, map[string]*hclspec.Spec{
 		"interval":        attr("interval", "string", `"60s"`),
+		"debounce":        attr("debounce", "string", `"5s"`),
+		"quiet":           attr("quiet", "string", `"5m"`),
 		"timeout":         attr("timeout", "string", `"60s"`),
 		"restore_timeout": attr("restore_timeout", "string", `"15m"`),
 		"excludes":        attr("excludes", "list(string)", "[]"),
@@ -98,6 +107,7 @@ var configSpec = hclspec.NewObject(map[string]*hclspec.Spec{
 
 		"unfinished_wait":  attr("unfinished_wait", "string", `"15s"`),
 		"unfinished_start": attr("unfinished_start", "bool", "true"),
+		"template":         attr("template", "string", `""`),
 	}),
 	"history": block("history", `{ every = "10m", last = 20, hourly = 24, daily = 14, grace = "24h" }`, map[string]*hclspec.Spec{
 		"every":  attr("every", "string", `"10m"`),
@@ -118,6 +128,8 @@ var configSpec = hclspec.NewObject(map[string]*hclspec.Spec{
 type settings struct {
 	dataDir  string
 	interval time.Duration
+	debounce time.Duration // of changes
+	quiet    time.Duration // between saves of nothing but signs of life
 	timeout  time.Duration // of a claim and of a save
 	restore  time.Duration // of a restore
 	snapshot snapshot.Options
@@ -125,8 +137,8 @@ type settings struct {
 
 	unfinishedWait  time.Duration
 	unfinishedStart bool
-
-	egress *egress.Rules // nil when off
+	template        sandbox.User  // "" for none
+	egress          *egress.Rules // nil when off
 }
 
 // minInterval keeps below the one write a second to one key that R2 advises.
@@ -145,6 +157,12 @@ func (c Config) check() (settings, error) {
 	if s.interval, err = duration("snapshot.interval", c.Snapshot.Interval, minInterval); err != nil {
 		return s, err
 	}
+	if s.debounce, err = duration("snapshot.debounce", c.Snapshot.Debounce, 0); err != nil {
+		return s, err
+	}
+	if s.quiet, err = duration("snapshot.quiet", c.Snapshot.Quiet, 0); err != nil {
+		return s, err
+	}
 	if s.timeout, err = duration("snapshot.timeout", c.Snapshot.Timeout, time.Second); err != nil {
 		return s, err
 	}
@@ -161,6 +179,11 @@ func (c Config) check() (settings, error) {
 	s.snapshot.MaxBytes, s.snapshot.MaxFiles = c.Snapshot.MaxBytes, c.Snapshot.MaxFiles
 	if s.unfinishedWait, err = duration("snapshot.unfinished_wait", c.Snapshot.UnfinishedWait, 0); err != nil {
 		return s, err
+	}
+	if c.Snapshot.Template != "" {
+		if s.template, err = sandbox.ParseUser(c.Snapshot.Template); err != nil {
+			return s, fmt.Errorf("snapshot.template: %w", err)
+		}
 	}
 	s.unfinishedStart = c.Snapshot.UnfinishedStart
 	keep := &s.snapshot.Retention

@@ -21,7 +21,7 @@ func failure(err error) *sandbox.Failure {
 	f = &sandbox.Failure{Err: err, Reason: sandbox.ReasonInternal, Message: fmt.Sprintf("The sandbox could not be started: %v.", err)}
 	switch {
 	case errors.Is(err, snapshot.ErrCorrupt):
-		f.Reason, f.Message = sandbox.ReasonStateCorrupt, "The stored state is damaged, so the sandbox was not started and nothing was changed; restore the damaged object in the bucket, then try again."
+		f.Reason, f.Message = sandbox.ReasonStateCorrupt, "The stored state is damaged, so the sandbox was not started and nothing was changed; restore the damaged object in the bucket, or go back to an older snapshot with `sandboxctl restore`, then try again."
 	case errors.Is(err, snapshot.ErrTooLarge):
 		f.Reason, f.Message = sandbox.ReasonStateTooLarge, "The stored state is larger than the node's limits allow; raise snapshot.max_bytes or snapshot.max_files in the plugin's config."
 	case errors.Is(err, snapshot.ErrFenced):

@@ -40,8 +40,9 @@ type task struct {
 
 	exited chan struct{} // closed when the process has ended
 	result *drivers.ExitResult
-	done   chan struct{} // closed when the final save is over too
-	kept   string        // where the state is kept, if it could not be saved
+	done   chan struct{}  // closed when the final save is over too
+	noted  sandbox.Reason // the last trouble that an event told
+	kept   string         // where the state is kept, if it could not be saved
 }
 
 // layout is where a task's folders are. The run's folder is named after the
@@ -108,11 +109,13 @@ func (t *task) find(inner *drivers.TaskHandle) error {
 	return err
 }
 
-// live saves at the interval until the process ends, then once more.
+// live saves what changed until the process ends, then once more.
 func (t *task) live() {
 	defer close(t.done)
-	tick := time.NewTicker(t.interval)
-	defer tick.Stop()
+	o := t.d.settings
+	when := due{debounce: min(o.debounce, t.interval), interval: t.interval, quiet: max(o.quiet, t.interval), saved: time.Now()}
+	timer := time.NewTimer(when.poll(0))
+	defer timer.Stop()
 	tidy := time.Now().Add(tidyAfter)
 	for {
 		select {
@@ -121,31 +124,46 @@ func (t *task) live() {
 		case <-t.exited:
 			t.finish()
 			return
-		case <-tick.C:
-			err := t.save(false)
-			switch {
-			case err == nil && time.Now().After(tidy):
-				tidy = time.Now().Add(snapshot.DefaultTidyEvery)
-				t.tidy()
-			case err == nil:
-			case errors.Is(err, snapshot.ErrFenced):
-				t.fenced()
-			default:
-				t.d.log.Warn("a snapshot failed, the next one has it all again", "user", t.user, "alloc", t.cfg.AllocID, "error", err)
-				t.d.note(t.cfg, "Snapshot failed, the next one has it all again: %v", err)
+		case <-timer.C:
+		}
+		begin := time.Now()
+		changes, err := t.look()
+		took := time.Since(begin)
+		if err == nil && when.save(time.Now(), changes) {
+			if err = t.save(false); err == nil {
+				when.did(time.Now())
+				t.noted = ""
 			}
 		}
+		switch {
+		case errors.Is(err, snapshot.ErrFenced):
+			if t.fenced() {
+				return
+			}
+		case err != nil:
+			t.d.log.Warn("a snapshot failed, the next one has it all again", "user", t.user, "alloc", t.cfg.AllocID, "error", err)
+			if why := failure(err).Reason; t.noted != why { // Nomad keeps a task's last ten events
+				t.noted = why
+				t.d.note(t.cfg, "Snapshot failed, the next one has it all again: %v", err)
+			}
+			took = max(took, t.interval/pollShare) // not at once again
+		case time.Now().After(tidy):
+			tidy = time.Now().Add(snapshot.DefaultTidyEvery)
+			t.tidy()
+		}
+		timer.Reset(when.poll(took))
 	}
 }
 
-// fenced ends a run whose user was started elsewhere: this one is a zombie.
-func (t *task) fenced() {
+// fenced ends a run whose user was started elsewhere: this one is a zombie. It
+// returns false if the process could not be stopped.
+func (t *task) fenced() bool {
 	t.d.log.Error("a newer run of this user exists, stopping this one", "user", t.user, "alloc", t.cfg.AllocID)
 	t.d.say(t.cfg, sandbox.Progress{Phase: sandbox.PhaseFailed, Reason: sandbox.ReasonFenced,
 		Message: "Stopped: a newer sandbox of this user has taken over the state"})
 	if err := t.stop(0, ""); err != nil {
 		t.d.log.Error("stop a fenced task", "alloc", t.cfg.AllocID, "error", err)
-		return // the next tick tries again
+		return false // the next look tries again
 	}
 	<-t.exited
 	if err := t.branch(); err != nil {
@@ -153,6 +171,7 @@ func (t *task) fenced() {
 	}
 	// As a success, or Nomad would start it again, and fence the newer run in turn.
 	t.result = &drivers.ExitResult{}
+	return true
 }
 
 // save takes one snapshot.
