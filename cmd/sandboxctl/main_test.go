@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"io"
 	"os"
 	"path/filepath"
@@ -103,5 +104,34 @@ func TestFailures(t *testing.T) {
 	}
 	if _, err := ctl(t, "", "users"); err == nil {
 		t.Error("without a store: no error")
+	}
+}
+
+// A moltworker's bucket becomes a user's state, and stays as it is.
+func TestImportPrefix(t *testing.T) {
+	store := t.TempDir()
+	for name, text := range map[string]string{
+		"old/openclaw/openclaw.json": "new", "old/clawdbot/openclaw.json": "legacy", "old/clawdbot/only-legacy": "kept", "old/workspace/USER.md": "me", "old/skills/x/SKILL.md": "skill",
+	} {
+		file := filepath.Join(store, name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o755), os.WriteFile(file, []byte(text), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if out, err := ctl(t, store, "import", "alice", "--prefix", "old"); err != nil {
+		t.Fatalf("%s: %v", out, err)
+	}
+	for name, want := range map[string]string{"openclaw/openclaw.json": "new", "openclaw/only-legacy": "kept", "workspace/USER.md": "me", "workspace/skills/x/SKILL.md": "skill"} {
+		if got, err := ctl(t, store, "cat", "alice", name); err != nil || got != want {
+			t.Errorf("%s: %q, %v; want %q", name, got, err, want)
+		}
+	}
+	if _, err := os.Stat(filepath.Join(store, "old", "workspace", "USER.md")); err != nil {
+		t.Errorf("the old bucket: %v", err)
+	}
+	for args, want := range map[string]string{"import bob --prefix nowhere": "has none of", "import bob": "want a file, or --prefix", "import bob x.tar --prefix y": "want a file, or --prefix"} {
+		if _, err := ctl(t, store, strings.Fields(args)...); err == nil || !strings.Contains(explain(err), want) {
+			t.Errorf("%s: %v, want it to say %q", args, err, want)
+		}
 	}
 }

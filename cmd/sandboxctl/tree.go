@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -114,43 +115,63 @@ func (t *tool) export() *cobra.Command {
 }
 
 func (t *tool) importer() *cobra.Command {
-	return &cobra.Command{Use: "import USER FILE", Short: "Give a new user the state in a tar file (.tar, .tar.gz, .tar.zst)", Args: cobra.ExactArgs(2), RunE: func(cmd *cobra.Command, args []string) error {
-		u, err := user(args[0])
-		if err != nil {
-			return err
-		}
-		file, err := os.Open(args[1])
-		if err != nil {
-			return err
-		}
-		defer file.Close()
-		r, err := archive.Decompress(args[1], file)
-		if err != nil {
-			return fmt.Errorf("%s: %w", args[1], err)
-		}
-		defer r.Close()
-		tmp, err := os.MkdirTemp("", "sandboxctl-")
-		if err != nil {
-			return err
-		}
-		defer os.RemoveAll(tmp)
-		state, staging := tmp+"/state", tmp+"/staging"
-		if err := os.Mkdir(state, 0o700); err != nil {
-			return err
-		}
-		dir, err := os.OpenRoot(state)
-		if err != nil {
-			return err
-		}
-		defer dir.Close()
-		o := snapshot.DefaultOptions()
-		if err := archive.Extract(cmd.Context(), r, dir, o.MaxBytes, o.MaxFiles); err != nil {
-			return fmt.Errorf("%s: %w", args[1], err)
-		}
-		stats, err := snapshot.Import(cmd.Context(), t.store, u, dir, staging, o)
-		if err != nil {
-			return err
-		}
-		return t.say(stats, "%s has %s in %d paths.", u, size(stats.Bytes), stats.Files)
-	}}
+	var prefix string
+	cmd := &cobra.Command{Use: "import USER FILE | --prefix PREFIX", Short: "Give a new user the state in a tar file, or in plain objects",
+		Long: "Give a new user the state in a tar file (.tar, .tar.gz, .tar.zst), or in the plain objects\nbelow a prefix of the store, as cloudflare/moltworker keeps them: openclaw/ or clawdbot/,\nworkspace/, skills/. These stay as they are.",
+		Args: cobra.RangeArgs(1, 2), RunE: func(cmd *cobra.Command, args []string) error {
+			u, err := user(args[0])
+			if err != nil {
+				return err
+			}
+			if (len(args) == 2) == cmd.Flags().Changed("prefix") {
+				return errors.New("want a file, or --prefix")
+			}
+			tmp, err := os.MkdirTemp("", "sandboxctl-")
+			if err != nil {
+				return err
+			}
+			defer os.RemoveAll(tmp)
+			state, staging := tmp+"/state", tmp+"/staging"
+			if err := os.Mkdir(state, 0o700); err != nil {
+				return err
+			}
+			dir, err := os.OpenRoot(state)
+			if err != nil {
+				return err
+			}
+			defer dir.Close()
+			o := snapshot.DefaultOptions()
+			if len(args) == 2 {
+				err = unpack(cmd.Context(), args[1], dir, o)
+			} else {
+				_, err = archive.FromPrefix(cmd.Context(), t.store, prefix, dir, o.MaxBytes, o.MaxFiles)
+			}
+			if err != nil {
+				return err
+			}
+			stats, err := snapshot.Import(cmd.Context(), t.store, u, dir, staging, o)
+			if err != nil {
+				return err
+			}
+			return t.say(stats, "%s has %s in %d paths.", u, size(stats.Bytes), stats.Files)
+		}}
+	cmd.Flags().StringVar(&prefix, "prefix", "", "where the plain objects lie; \"\" for the store's top")
+	return cmd
+}
+
+func unpack(ctx context.Context, name string, dir *os.Root, o snapshot.Options) error {
+	file, err := os.Open(name)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	r, err := archive.Decompress(name, file)
+	if err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	defer r.Close()
+	if err := archive.Extract(ctx, r, dir, o.MaxBytes, o.MaxFiles); err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	return nil
 }

@@ -28,7 +28,9 @@ const (
 	// startLimit is how long a gateway may take on a busy machine of two cores.
 	startLimit = 150 * time.Second
 	pollPause  = 100 * time.Millisecond
-	artifacts  = "../../test-artifacts"
+	// snapshotInterval is what a crash may lose at most.
+	snapshotInterval = 3 * time.Second
+	artifacts        = "../../test-artifacts"
 )
 
 // tokenOf is a user's token at the router that asks for one.
@@ -131,7 +133,7 @@ func up(ctx context.Context, dir string) (*stack, error) {
 	dev := "identity \"dev\" {}\n"
 	st, err := devcluster.Up(ctx, devcluster.Options{
 		Source: source, Bin: bin, Dir: filepath.Join(dir, "stack"), Runtime: "image", Bridge: e2eBridge, BridgeSubnet: e2eBridgeSubnet,
-		SnapshotInterval: "3s",
+		SnapshotInterval: snapshotInterval.String(),
 		Routers: []devcluster.RouterOptions{
 			{Job: "sandbox-router", Identity: dev}, {Job: "sandbox-router-tokens", Identity: tokens}, {Job: "sandbox-router-broken", Identity: dev, Sandboxes: "openclaw-broken"},
 		},
