@@ -30,6 +30,9 @@ func main() {
 type tool struct {
 	config objstore.Config
 	json   bool
+	keys   map[string]string // files of master keys
+	active string
+	opts   snapshot.Options
 	store  objstore.Store
 }
 
@@ -52,6 +55,9 @@ for the credentials, or whatever else the AWS SDK finds.`,
 			if t.config.URL == "" {
 				return errors.New("no store: set --store or SANDBOX_STORE, like s3://bucket/prefix")
 			}
+			if t.opts, err = t.readKeys(); err != nil {
+				return err
+			}
 			t.store, err = objstore.Open(cmd.Context(), t.config)
 			return err
 		},
@@ -61,15 +67,28 @@ for the credentials, or whatever else the AWS SDK finds.`,
 	f.StringVar(&t.config.Endpoint, "endpoint", os.Getenv("SANDBOX_ENDPOINT"), "the S3 server; empty for AWS")
 	f.StringVar(&t.config.Region, "region", os.Getenv("SANDBOX_REGION"), "the S3 region; \"auto\" if empty")
 	f.BoolVar(&t.config.PathStyle, "path-style", os.Getenv("SANDBOX_PATH_STYLE") == "1", "put the bucket in the path")
+	f.StringToStringVar(&t.keys, "key", nil, "NAME=FILE of a master key of encrypted states; may be repeated")
+	f.StringVar(&t.active, "active-key", "", "the master key for what is written, if there are several")
 	f.BoolVar(&t.json, "json", false, "print JSON, for scripts")
 	root.AddCommand(t.users(), t.snapshots(), t.restore(), t.fork(), t.pin(), t.unpin(), t.ls(), t.cat(), t.diff(), t.export(), t.importer(), t.verify(), t.gc(), t.du(), t.doctor())
 	return root
+}
+
+// options are those of the store's trees.
+func (t *tool) options() snapshot.Options { return t.opts }
+
+func (t *tool) readKeys() (snapshot.Options, error) {
+	o := snapshot.DefaultOptions()
+	var err error
+	o.Keys, err = snapshot.ReadKeys(t.keys, t.active)
+	return o, err
 }
 
 // explain makes an error one sentence with the next step.
 func explain(err error) string {
 	for known, next := range map[error]string{
 		snapshot.ErrInUse:       "stop the sandbox first, or add --force: it then ends, and what it did since its last save becomes a branch",
+		snapshot.ErrKey:         "name the file of the master key with --key NAME=FILE",
 		snapshot.ErrExists:      "choose a user without state",
 		snapshot.ErrNoVersion:   "`sandboxctl snapshots USER` lists what is kept",
 		snapshot.ErrCorrupt:     "`sandboxctl snapshots USER` lists older snapshots, which may be whole",
@@ -109,5 +128,5 @@ func (t *tool) open(ctx context.Context, arg string, seq uint64) (*snapshot.Tree
 	if err != nil {
 		return nil, err
 	}
-	return snapshot.OpenTree(ctx, t.store, h, snapshot.DefaultOptions())
+	return snapshot.OpenTree(ctx, t.store, h, t.options())
 }

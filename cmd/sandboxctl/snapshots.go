@@ -115,7 +115,7 @@ func (t *tool) fork() *cobra.Command {
 			return err
 		}
 		progress, end := bar("Copying")
-		h, err := snapshot.Fork(cmd.Context(), t.store, from, seq, to, progress)
+		h, err := snapshot.Fork(cmd.Context(), t.store, from, seq, to, t.options().Keys, progress)
 		end()
 		if err != nil {
 			return err

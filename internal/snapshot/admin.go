@@ -65,7 +65,7 @@ var ErrExists = errors.New("the user has state already")
 
 // Fork gives a new user the state of a kept snapshot (seq 0: the newest) of
 // another. It returns ErrExists if the new one has state.
-func Fork(ctx context.Context, st objstore.Store, from sandbox.User, seq uint64, to sandbox.User, progress func(done, total int64)) (*Head, error) {
+func Fork(ctx context.Context, st objstore.Store, from sandbox.User, seq uint64, to sandbox.User, keys *Keys, progress func(done, total int64)) (*Head, error) {
 	h, err := ReadVersion(ctx, st, from, seq)
 	if err != nil {
 		return nil, err
@@ -91,6 +91,15 @@ func Fork(ctx context.Context, st objstore.Store, from sandbox.User, seq uint64,
 	next := *h
 	next.Version = formatVersion
 	next.User, next.Epoch, next.State, next.Run, next.Write = to, h.Epoch+1, StateClean, rand.Text(), rand.Text()
+	key, err := unwrap(keys, h)
+	if err != nil {
+		return nil, fmt.Errorf("fork to %s: %w", to, err)
+	}
+	if key != nil {
+		if next.Key, err = key.wrap(keys, to); err != nil {
+			return nil, fmt.Errorf("fork to %s: %w", to, err)
+		}
+	}
 	next.Writer = Writer{Node: fmt.Sprintf("forked from snapshot %d of %s", h.Seq, from)}
 	next.Claimed, next.Saved = time.Now().UTC(), time.Now().UTC()
 	if _, err := writeHead(ctx, st, &next, "", nil); err != nil {

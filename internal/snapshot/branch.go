@@ -27,12 +27,20 @@ func Branch(ctx context.Context, st objstore.Store, m Memento, w Writer, dir *os
 	o.IndexFile = ""
 	r := &Run{store: st, opts: o, skip: newExcluder(o.Excludes), quiet: newExcluder(o.Quiet), restored: true, index: newIndex(),
 		head: Head{Version: formatVersion, User: m.User, Epoch: m.Epoch, State: StateClean, Writer: w, Run: m.Run, Write: rand.Text(), Claimed: time.Now().UTC()}}
+	line, _, err := ReadHead(ctx, st, m.User)
+	if err != nil {
+		return "", fmt.Errorf("branch %s: %w", m.User, err)
+	}
+	r.head.Key = line.Key
+	if r.sealer, err = unwrap(o.Keys, line); err != nil {
+		return "", fmt.Errorf("branch %s: %w", m.User, err)
+	}
 	c, err := r.Capture(ctx, dir, staging)
 	if err != nil {
 		return "", fmt.Errorf("branch %s: %w", m.User, err)
 	}
 	defer c.Discard()
-	seg := newBuilder(ctx, c.staging, o.Parallel)
+	seg := newBuilder(ctx, c.staging, o.Parallel, r.sealer)
 	defer seg.close()
 	segment := fmt.Sprintf("%08d-branch-%s", m.Epoch, rand.Text())
 	if _, err := seg.add(c, segment, r.index); err != nil {

@@ -49,7 +49,7 @@ func (r *Run) commit(ctx context.Context, c *Capture, final bool) (Stats, error)
 	if !r.restored {
 		return stats, ErrNotRestored
 	}
-	seg := newBuilder(ctx, c.staging, r.opts.Parallel)
+	seg := newBuilder(ctx, c.staging, r.opts.Parallel, r.sealer)
 	defer seg.close()
 	next := r.head
 	next.Seq++
@@ -121,10 +121,13 @@ func (r *Run) upload(ctx context.Context, seg *builder, name string) (segmentRef
 	if len(raw) > maxMeta {
 		return segmentRef{}, fmt.Errorf("%w: the metadata of %d paths", ErrTooLarge, len(seg.meta.Entries))
 	}
-	packed := encoder.EncodeAll(raw, nil)
+	packed, err := r.sealer.encrypt(name, metaPart, encoder.EncodeAll(raw, nil))
+	if err != nil {
+		return segmentRef{}, err
+	}
 	sum := sha256.Sum256(packed)
 	ref := segmentRef{
-		Name: name, Size: seg.size + int64(len(packed)), Raw: seg.raw,
+		Name: name, Size: seg.size + int64(len(packed)), Raw: seg.raw, Sealed: r.sealer != nil,
 		MetaOff: seg.size, MetaRaw: int64(len(raw)), MetaSum: sum[:],
 	}
 	body, err := seg.finish(packed)

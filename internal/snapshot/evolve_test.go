@@ -17,6 +17,9 @@ func TestEvolvingTree(t *testing.T) {
 		t.Run(fmt.Sprintf("seed %d", seed), func(t *testing.T) {
 			t.Parallel()
 			e := &evolution{t: t, rng: rand.New(rand.NewPCG(seed, 7)), st: &countingStore{Store: dirStore(t)}}
+			if seed%3 == 0 {
+				e.keys = keys("a", "a")
+			}
 			e.m = e.start()
 			for range 60 {
 				for range 1 + e.rng.IntN(6) {
@@ -34,11 +37,22 @@ type evolution struct {
 	t   *testing.T
 	rng *rand.Rand
 	st  *countingStore
-	m   *machine
+	// keys, if the state is encrypted
+	keys *Keys
+	m    *machine
 }
 
 func (e *evolution) start() *machine {
-	m := claim(e.t, e.st)
+	m := &machine{t: e.t, st: e.st, opts: DefaultOptions(), path: e.t.TempDir()}
+	m.opts.Keys = e.keys
+	var err error
+	if m.root, err = os.OpenRoot(m.path); err != nil {
+		e.t.Fatal(err)
+	}
+	e.t.Cleanup(func() { m.root.Close() })
+	if m.run, err = Claim(e.t.Context(), e.st, user, Writer{Alloc: "a", Node: "n"}, m.opts); err != nil {
+		e.t.Fatal(err)
+	}
 	m.run.opts.MaxSegments, m.run.opts.MaxDead = 3+e.rng.IntN(5), int64(e.rng.IntN(2<<20))
 	m.run.opts.Retention.Every = 0
 	m.run.opts.IndexFile = filepath.Join(e.t.TempDir(), "index")
@@ -89,7 +103,7 @@ func (e *evolution) tidy() {
 		if err != nil {
 			e.t.Fatal(err)
 		}
-		tree, err := OpenTree(e.t.Context(), e.st, h, DefaultOptions())
+		tree, err := OpenTree(e.t.Context(), e.st, h, e.m.opts)
 		if err == nil {
 			_, err = tree.Verify(e.t.Context(), nil)
 		}

@@ -66,16 +66,18 @@ type Head struct {
 	Files    int64        `json:"files"`
 	Bytes    int64        `json:"bytes"`
 	Segments []segmentRef `json:"segments"`
+	Key      *wrappedKey  `json:"key,omitempty"` // of an encrypted state
 }
 
 // segmentRef names a segment and where its metadata lies in it.
 type segmentRef struct {
-	Name    string `json:"name"`     // below seg/
-	Size    int64  `json:"size"`     // of the object
-	MetaOff int64  `json:"meta_off"` // its metadata, compressed, ends the object
-	MetaRaw int64  `json:"meta_raw"` // its size when decompressed
-	MetaSum []byte `json:"meta_sum"` // SHA-256 of the compressed metadata
-	Raw     int64  `json:"raw"`      // content in its blocks, decompressed
+	Name    string `json:"name"`             // below seg/
+	Size    int64  `json:"size"`             // of the object
+	MetaOff int64  `json:"meta_off"`         // its metadata, compressed, ends the object
+	MetaRaw int64  `json:"meta_raw"`         // its size when decompressed
+	MetaSum []byte `json:"meta_sum"`         // SHA-256 of the compressed metadata
+	Raw     int64  `json:"raw"`              // content in its blocks, decompressed
+	Sealed  bool   `json:"sealed,omitempty"` // encrypted with the head's data key
 }
 
 func headKey(u sandbox.User) string { return "users/" + string(u) + "/head" }
@@ -125,6 +127,9 @@ func (h *Head) check(u sandbox.User) error {
 		}
 		if s.Size < 0 || s.MetaOff < 0 || s.MetaOff > s.Size || s.MetaRaw < 0 || s.MetaRaw > maxMeta || s.Size-s.MetaOff > maxMeta || s.Raw < 0 {
 			return fmt.Errorf("segment %.80q has impossible sizes", s.Name)
+		}
+		if s.Sealed && h.Key == nil {
+			return fmt.Errorf("segment %.80q is encrypted, and there is no key", s.Name)
 		}
 		if meta += s.MetaRaw; meta > maxMetas {
 			return fmt.Errorf("%d bytes of metadata", meta)

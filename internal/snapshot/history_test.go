@@ -122,7 +122,7 @@ func TestPinForkImport(t *testing.T) {
 		t.Errorf("the pinned one says %s", got)
 	}
 	for to, want := range map[sandbox.User]error{"carol": nil, user: ErrExists} {
-		if _, err := Fork(t.Context(), st, user, 2, to, nil); !errors.Is(err, want) {
+		if _, err := Fork(t.Context(), st, user, 2, to, nil, nil); !errors.Is(err, want) {
 			t.Errorf("fork to %s: %v, want %v", to, err, want)
 		}
 	}

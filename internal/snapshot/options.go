@@ -29,6 +29,8 @@ type Options struct {
 	MaxDead     int64
 	// Retention says which snapshots stay in the history.
 	Retention Retention
+	// Keys are the master keys of encrypted states; nil writes new states plain.
+	Keys *Keys
 	// IndexFile keeps what the run knows between saves, so that Resume need not read
 	// every file again; outside the sandbox's reach. "" for none.
 	IndexFile string

@@ -17,28 +17,29 @@ import (
 // in memory while it is small). Blocks are compressed in parallel and written in
 // order.
 type builder struct {
-	ctx   context.Context
-	dir   string
-	g     *errgroup.Group
-	slots chan struct{}    // bounds the blocks that are under way
-	order chan chan []byte // to the writer
-	name  string           // of the segment
-	buf   []byte           // the block that is being filled
-	raws  []int64          // sizes of the blocks before it
-	from  map[string]int   // segments that extents point into, as numbered in meta.From
-	meta  segmentMeta
-	raw   int64 // content packed
-	size  int64 // of the blocks so far
-	mem   bytes.Buffer
-	spill *os.File
+	ctx    context.Context
+	dir    string
+	sealer *sealer
+	g      *errgroup.Group
+	slots  chan struct{}    // bounds the blocks that are under way
+	order  chan chan []byte // to the writer
+	name   string           // of the segment
+	buf    []byte           // the block that is being filled
+	raws   []int64          // sizes of the blocks before it
+	from   map[string]int   // segments that extents point into, as numbered in meta.From
+	meta   segmentMeta
+	raw    int64 // content packed
+	size   int64 // of the blocks so far
+	mem    bytes.Buffer
+	spill  *os.File
 }
 
 // spillSize is how much of a segment is held in memory.
 const spillSize = 8 << 20
 
-func newBuilder(ctx context.Context, dir string, parallel int) *builder {
+func newBuilder(ctx context.Context, dir string, parallel int, key *sealer) *builder {
 	g, ctx := errgroup.WithContext(ctx)
-	return &builder{ctx: ctx, dir: dir, g: g, slots: make(chan struct{}, max(1, parallel)), order: make(chan chan []byte, max(1, parallel)), from: map[string]int{}}
+	return &builder{ctx: ctx, dir: dir, sealer: key, g: g, slots: make(chan struct{}, max(1, parallel)), order: make(chan chan []byte, max(1, parallel)), from: map[string]int{}}
 }
 
 // add packs what differs from the index, in path order, and returns each captured
@@ -168,7 +169,12 @@ func (b *builder) flush() error {
 		return b.ctx.Err()
 	}
 	b.raws = append(b.raws, int64(len(content)))
-	b.g.Go(func() error { out <- encoder.EncodeAll(content, nil); return nil })
+	part := uint32(len(b.raws) - 1)
+	b.g.Go(func() error {
+		packed, err := b.sealer.encrypt(b.name, part, encoder.EncodeAll(content, nil))
+		out <- packed
+		return err
+	})
 	select {
 	case b.order <- out:
 		return nil

@@ -190,7 +190,7 @@ func (t *target) fetchRange(ctx context.Context, seg string, first, last int, ne
 	}
 	for i := first; i <= last; i++ {
 		b := all[i]
-		raw, err := unpack(blockDecoder, stored[b.Off-start:b.Off-start+b.Len], b.Sum, b.Raw)
+		raw, err := t.reader.unpack(blockDecoder, seg, uint32(i), stored[b.Off-start:b.Off-start+b.Len], b.Sum, b.Raw)
 		if err != nil {
 			return fmt.Errorf("block %d: %w", i, err)
 		}

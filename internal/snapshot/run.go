@@ -21,6 +21,8 @@ type Run struct {
 	skip  excluder
 	quiet excluder
 
+	sealer *sealer // nil: the state is not encrypted
+
 	mu       sync.Mutex // held through each of Restore, Capture, Commit
 	head     Head
 	etag     string
@@ -59,6 +61,9 @@ func Claim(ctx context.Context, st objstore.Store, u sandbox.User, w Writer, o O
 	next.Version = formatVersion
 	next.Epoch++
 	next.State, next.Writer, next.Run, next.Claimed = StateRunning, w, rand.Text(), time.Now().UTC()
+	if r.sealer, err = seal(o.Keys, &next); err != nil {
+		return nil, fmt.Errorf("claim %s: %w", u, err)
+	}
 	if err := r.putHead(ctx, next); err != nil {
 		return nil, fmt.Errorf("claim %s: %w", u, err)
 	}
@@ -76,6 +81,9 @@ func Resume(ctx context.Context, st objstore.Store, m Memento, o Options) (*Run,
 		return nil, fmt.Errorf("resume %s in epoch %d: %w (epoch %d)", m.User, m.Epoch, ErrFenced, head.Epoch)
 	}
 	r := &Run{store: st, opts: o, skip: newExcluder(o.Excludes), quiet: newExcluder(o.Quiet), head: *head, etag: etag, prior: StateClean, restored: m.Restored, index: newIndex(), keptAt: time.Now()}
+	if r.sealer, err = unwrap(o.Keys, head); err != nil {
+		return nil, fmt.Errorf("resume %s: %w", m.User, err)
+	}
 	if !m.Restored {
 		return r, nil
 	}
@@ -94,7 +102,7 @@ func Resume(ctx context.Context, st objstore.Store, m Memento, o Options) (*Run,
 }
 
 func (r *Run) reader() *reader {
-	return &reader{store: r.store, user: r.head.User, opts: r.opts, segments: r.head.Segments}
+	return &reader{store: r.store, user: r.head.User, opts: r.opts, segments: r.head.Segments, sealer: r.sealer}
 }
 
 // Memento is what Resume needs.

@@ -1,7 +1,6 @@
 package snapshot
 
 import (
-	"crypto/sha256"
 	"encoding/json"
 	"fmt"
 	"io/fs"
@@ -170,12 +169,9 @@ func must[T any](v T, err error) T {
 	return v
 }
 
-// unpack verifies stored bytes and decompresses them to exactly raw bytes.
-func unpack(dec *zstd.Decoder, stored, sum []byte, raw int64) ([]byte, error) {
-	if got := sha256.Sum256(stored); string(got[:]) != string(sum) {
-		return nil, fmt.Errorf("%w: its digest differs", ErrCorrupt)
-	}
-	out, err := dec.DecodeAll(stored, make([]byte, 0, raw))
+// unpack decompresses to exactly raw bytes.
+func unpack(dec *zstd.Decoder, packed []byte, raw int64) ([]byte, error) {
+	out, err := dec.DecodeAll(packed, make([]byte, 0, raw))
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrCorrupt, err)
 	}

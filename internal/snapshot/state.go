@@ -2,11 +2,14 @@ package snapshot
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"fmt"
 	"io"
 	"maps"
+	"slices"
 
+	"github.com/klauspost/compress/zstd"
 	"golang.org/x/sync/errgroup"
 
 	"openclaw-sandbox/internal/objstore"
@@ -41,6 +44,22 @@ type reader struct {
 	user     sandbox.User
 	opts     Options
 	segments []segmentRef
+	sealer   *sealer
+}
+
+// unpack verifies a part of a segment, decrypts it if it is encrypted, and
+// decompresses it to exactly raw bytes.
+func (r *reader) unpack(dec *zstd.Decoder, segment string, part uint32, stored, sum []byte, raw int64) ([]byte, error) {
+	if got := sha256.Sum256(stored); string(got[:]) != string(sum) {
+		return nil, fmt.Errorf("%w: its digest differs", ErrCorrupt)
+	}
+	if slices.ContainsFunc(r.segments, func(s segmentRef) bool { return s.Name == segment && s.Sealed }) {
+		var err error
+		if stored, err = r.sealer.decrypt(segment, part, stored); err != nil {
+			return nil, err
+		}
+	}
+	return unpack(dec, stored, raw)
 }
 
 // state reads every segment's metadata: for each path the newest mention counts.
@@ -117,7 +136,7 @@ func (r *reader) readMeta(ctx context.Context, ref segmentRef, into *segmentMeta
 	if err != nil {
 		return err
 	}
-	raw, err := unpack(metaDecoder, stored, ref.MetaSum, ref.MetaRaw)
+	raw, err := r.unpack(metaDecoder, ref.Name, metaPart, stored, ref.MetaSum, ref.MetaRaw)
 	if err != nil {
 		return fmt.Errorf("metadata: %w", err)
 	}

@@ -32,7 +32,11 @@ type Node struct {
 // OpenTree reads a snapshot's metadata. It returns ErrCorrupt, ErrTooLarge or the
 // store's error.
 func OpenTree(ctx context.Context, st objstore.Store, h *Head, o Options) (*Tree, error) {
-	r := &reader{store: st, user: h.User, opts: o, segments: h.Segments}
+	key, err := unwrap(o.Keys, h)
+	if err != nil {
+		return nil, fmt.Errorf("open snapshot %d of %s: %w", h.Seq, h.User, err)
+	}
+	r := &reader{store: st, user: h.User, opts: o, segments: h.Segments, sealer: key}
 	s, err := r.state(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("open snapshot %d of %s: %w", h.Seq, h.User, err)
@@ -96,7 +100,7 @@ func (t *Tree) block(ctx context.Context, seg string, i int) ([]byte, error) {
 	b := t.state.blocks[seg][i]
 	stored, err := t.reader.fetch(ctx, seg, b.Off, b.Len)
 	if err == nil {
-		stored, err = unpack(blockDecoder, stored, b.Sum, b.Raw)
+		stored, err = t.reader.unpack(blockDecoder, seg, uint32(i), stored, b.Sum, b.Raw)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("segment %s: block %d: %w", seg, i, err)

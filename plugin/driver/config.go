@@ -23,7 +23,15 @@ type Config struct {
 	Store    StoreConfig    `codec:"store"`
 	Snapshot SnapshotConfig `codec:"snapshot"`
 	History  HistoryConfig  `codec:"history"`
-	Egress   EgressConfig   `codec:"egress"`
+	// Encryption of the stored states; off without keys.
+	Encryption EncryptionConfig `codec:"encryption"`
+	Egress     EgressConfig     `codec:"egress"`
+}
+
+// EncryptionConfig names the master keys: a file each, 32 bytes in base64.
+type EncryptionConfig struct {
+	Keys   map[string]string `codec:"keys"`
+	Active string            `codec:"active"`
 }
 
 // StoreConfig says where the users' state is kept.
@@ -116,6 +124,10 @@ var configSpec = hclspec.NewObject(map[string]*hclspec.Spec{
 		"daily":  attr("daily", "number", "14"),
 		"grace":  attr("grace", "string", `"24h"`),
 	}),
+	"encryption": block("encryption", `{ keys = {}, active = "" }`, map[string]*hclspec.Spec{
+		"keys":   hclspec.NewBlockAttrs("keys", "string", false),
+		"active": attr("active", "string", `""`),
+	}),
 	"egress": block("egress", `{ enabled = true, bridge = "nomad", allow = [], deny = ["169.254.0.0/16", "fd00:ec2::/32"] }`, map[string]*hclspec.Spec{
 		"enabled": attr("enabled", "bool", "true"),
 		"bridge":  attr("bridge", "string", `"nomad"`),
@@ -197,6 +209,9 @@ func (c Config) check() (settings, error) {
 		return s, errors.New("history.last, history.hourly and history.daily must not be below zero")
 	}
 	keep.Last, keep.Hourly, keep.Daily = c.History.Last, c.History.Hourly, c.History.Daily
+	if s.snapshot.Keys, err = snapshot.ReadKeys(c.Encryption.Keys, c.Encryption.Active); err != nil {
+		return s, fmt.Errorf("encryption: %w", err)
+	}
 	if (c.Store.AccessKeyID == "") != (c.Store.SecretAccessKey == "") {
 		return s, errors.New("store.access_key_id and store.secret_access_key: set both, or neither to use the agent's environment")
 	}

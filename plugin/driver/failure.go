@@ -24,6 +24,8 @@ func failure(err error) *sandbox.Failure {
 		f.Reason, f.Message = sandbox.ReasonStateCorrupt, "The stored state is damaged, so the sandbox was not started and nothing was changed; restore the damaged object in the bucket, or go back to an older snapshot with `sandboxctl restore`, then try again."
 	case errors.Is(err, snapshot.ErrTooLarge):
 		f.Reason, f.Message = sandbox.ReasonStateTooLarge, "The stored state is larger than the node's limits allow; raise snapshot.max_bytes or snapshot.max_files in the plugin's config."
+	case errors.Is(err, snapshot.ErrKey):
+		f.Reason, f.Message = sandbox.ReasonConfig, fmt.Sprintf("The stored state is encrypted: %v; add that key to the encryption block of the plugin's config on this node.", err)
 	case errors.Is(err, snapshot.ErrFenced):
 		f.Reason, f.Message = sandbox.ReasonFenced, "Another start of the same user won; use that one."
 	case errors.Is(err, objstore.ErrDenied):

@@ -142,7 +142,7 @@ func (t *task) welcome(ctx context.Context) error {
 	if _, _, err := snapshot.ReadHead(ctx, t.d.store, t.user); !errors.Is(err, objstore.ErrNotFound) {
 		return nil // not new, or the claim will say what is wrong
 	}
-	_, err := snapshot.Fork(ctx, t.d.store, from, 0, t.user, nil)
+	_, err := snapshot.Fork(ctx, t.d.store, from, 0, t.user, t.d.settings.snapshot.Keys, nil)
 	switch {
 	case errors.Is(err, snapshot.ErrExists), errors.Is(err, snapshot.ErrFenced): // another start was quicker
 		return nil
