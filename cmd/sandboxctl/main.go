@@ -74,9 +74,6 @@ for the credentials, or whatever else the AWS SDK finds.`,
 	return root
 }
 
-// options are those of the store's trees.
-func (t *tool) options() snapshot.Options { return t.opts }
-
 func (t *tool) readKeys() (snapshot.Options, error) {
 	o := snapshot.DefaultOptions()
 	var err error
@@ -128,5 +125,5 @@ func (t *tool) open(ctx context.Context, arg string, seq uint64) (*snapshot.Tree
 	if err != nil {
 		return nil, err
 	}
-	return snapshot.OpenTree(ctx, t.store, h, t.options())
+	return snapshot.OpenTree(ctx, t.store, h, t.opts)
 }

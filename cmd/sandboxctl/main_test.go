@@ -55,7 +55,7 @@ func TestDay(t *testing.T) {
 	must("fork", "alice", "bob")
 	for _, c := range [][2]string{
 		{"users", "bob"}, {"snapshots alice", "newest"}, {"ls bob", "workspace/notes.md"}, {"verify --all", "whole"}, {"du", "alice"},
-		{"gc --all --dry-run", "bob"}, {"diff alice 1", "CHANGE"}, {"restore alice --at 1", "snapshot 2"}, {"snapshots alice", "pinned"},
+		{"gc --all --dry-run", "bob"}, {"diff alice 1", "CHANGE"}, {"restore alice --at 1", "snapshot 2"}, {"snapshots alice", "pinned the first"},
 	} {
 		if out := must(strings.Fields(c[0])...); !strings.Contains(out, c[1]) {
 			t.Errorf("%s: %q, want it to have %q", c[0], out, c[1])

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -54,7 +55,7 @@ func (t *tool) snapshots() *cobra.Command {
 			case v.Newest:
 				note = "newest"
 			case v.Pinned:
-				note = "pinned"
+				note = strings.TrimSpace("pinned " + v.Comment)
 			}
 			rows = append(rows, []string{fmt.Sprint(v.Seq), when(v.Saved), note})
 		}
@@ -115,7 +116,7 @@ func (t *tool) fork() *cobra.Command {
 			return err
 		}
 		progress, end := bar("Copying")
-		h, err := snapshot.Fork(cmd.Context(), t.store, from, seq, to, t.options().Keys, progress)
+		h, err := snapshot.Fork(cmd.Context(), t.store, from, seq, to, t.opts.Keys, progress)
 		end()
 		if err != nil {
 			return err

@@ -140,7 +140,7 @@ func (t *tool) importer() *cobra.Command {
 				return err
 			}
 			defer dir.Close()
-			o := t.options()
+			o := t.opts
 			if len(args) == 2 {
 				err = unpack(cmd.Context(), args[1], dir, o)
 			} else {

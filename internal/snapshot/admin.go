@@ -32,9 +32,10 @@ func Users(ctx context.Context, st objstore.Store) ([]sandbox.User, error) {
 	return out, nil
 }
 
-// Rewind makes a kept snapshot, or a branch, the newest again. What was the newest goes into the
-// history first. A run that is under way loses the state: its next save is refused
-// and it ends. So Rewind returns ErrInUse then, unless force.
+// Rewind makes a kept snapshot, or a branch, the newest again. What was the newest
+// goes into the history first. A run that is under way is fenced: its next save is
+// refused, it leaves a branch and ends. So Rewind returns ErrInUse then, unless
+// force.
 func Rewind(ctx context.Context, st objstore.Store, u sandbox.User, to *Head, force bool) (*Head, error) {
 	now, etag, err := ReadHead(ctx, st, u)
 	if err != nil {
@@ -48,20 +49,36 @@ func Rewind(ctx context.Context, st objstore.Store, u sandbox.User, to *Head, fo
 			return nil, err
 		}
 	}
-	next := *to
-	next.Version = formatVersion
+	next := to.anew(fmt.Sprintf("rewound to epoch %d, snapshot %d", to.Epoch, to.Seq))
 	next.Epoch, next.Seq = now.Epoch+1, now.Seq+1
-	next.State, next.Run, next.Write = StateClean, rand.Text(), rand.Text()
-	next.Writer = Writer{Node: fmt.Sprintf("rewound to epoch %d, snapshot %d", to.Epoch, to.Seq)}
-	next.Claimed, next.Saved = time.Now().UTC(), time.Now().UTC()
 	if _, err := writeHead(ctx, st, &next, etag, nil); err != nil {
 		return nil, fmt.Errorf("rewind %s: %w", u, err)
 	}
 	return &next, nil
 }
 
+// anew is a copy of h that an operator is about to write; how says what was done.
+func (h *Head) anew(how string) Head {
+	next, now := *h, time.Now().UTC()
+	next.Version, next.State, next.Run, next.Write = formatVersion, StateClean, rand.Text(), rand.Text()
+	next.Writer, next.Claimed, next.Saved = Writer{Node: how}, now, now
+	return next
+}
+
 // ErrExists: the user has state already.
 var ErrExists = errors.New("the user has state already")
+
+// vacant returns ErrExists if the user has state.
+func vacant(ctx context.Context, st objstore.Store, u sandbox.User) error {
+	_, _, err := ReadHead(ctx, st, u)
+	switch {
+	case err == nil:
+		return ErrExists
+	case errors.Is(err, objstore.ErrNotFound):
+		return nil
+	}
+	return err
+}
 
 // Fork gives a new user the state of a kept snapshot (seq 0: the newest) of
 // another. It returns ErrExists if the new one has state.
@@ -70,10 +87,7 @@ func Fork(ctx context.Context, st objstore.Store, from sandbox.User, seq uint64,
 	if err != nil {
 		return nil, err
 	}
-	if _, _, err := ReadHead(ctx, st, to); !errors.Is(err, objstore.ErrNotFound) {
-		if err == nil {
-			err = ErrExists
-		}
+	if err := vacant(ctx, st, to); err != nil {
 		return nil, fmt.Errorf("fork to %s: %w", to, err)
 	}
 	var done, total int64
@@ -88,9 +102,8 @@ func Fork(ctx context.Context, st objstore.Store, from sandbox.User, seq uint64,
 			progress(done, total)
 		}
 	}
-	next := *h
-	next.Version = formatVersion
-	next.User, next.Epoch, next.State, next.Run, next.Write = to, h.Epoch+1, StateClean, rand.Text(), rand.Text()
+	next := h.anew(fmt.Sprintf("forked from snapshot %d of %s", h.Seq, from))
+	next.User, next.Epoch = to, h.Epoch+1
 	key, err := unwrap(keys, h)
 	if err != nil {
 		return nil, fmt.Errorf("fork to %s: %w", to, err)
@@ -100,8 +113,6 @@ func Fork(ctx context.Context, st objstore.Store, from sandbox.User, seq uint64,
 			return nil, fmt.Errorf("fork to %s: %w", to, err)
 		}
 	}
-	next.Writer = Writer{Node: fmt.Sprintf("forked from snapshot %d of %s", h.Seq, from)}
-	next.Claimed, next.Saved = time.Now().UTC(), time.Now().UTC()
 	if _, err := writeHead(ctx, st, &next, "", nil); err != nil {
 		return nil, fmt.Errorf("fork to %s: %w", to, err)
 	}
@@ -144,10 +155,7 @@ func copyObject(ctx context.Context, st objstore.Store, from, to string, size in
 // Import gives a new user the state that lies in dir. It returns ErrExists if the
 // user has state.
 func Import(ctx context.Context, st objstore.Store, u sandbox.User, dir *os.Root, staging string, o Options) (Stats, error) {
-	if _, _, err := ReadHead(ctx, st, u); !errors.Is(err, objstore.ErrNotFound) {
-		if err == nil {
-			err = ErrExists
-		}
+	if err := vacant(ctx, st, u); err != nil {
 		return Stats{}, fmt.Errorf("import to %s: %w", u, err)
 	}
 	r, err := Claim(ctx, st, u, Writer{Node: "import"}, o)
@@ -174,11 +182,7 @@ type Usage struct {
 // Use adds up a user's objects.
 func Use(ctx context.Context, st objstore.Store, u sandbox.User) (Usage, error) {
 	var out Usage
-	head, _, err := ReadHead(ctx, st, u)
-	if err != nil {
-		return out, err
-	}
-	named, _, err := namedSegments(ctx, st, u, nil)
+	named, head, err := namedSegments(ctx, st, u, nil)
 	if err != nil {
 		return out, err
 	}

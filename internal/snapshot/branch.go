@@ -79,7 +79,7 @@ func Branches(ctx context.Context, st objstore.Store, u sandbox.User) ([]string,
 // ReadBranch returns a branch's head. It returns ErrNoVersion, ErrCorrupt or the
 // store's error.
 func ReadBranch(ctx context.Context, st objstore.Store, u sandbox.User, name string) (*Head, error) {
-	p, _, err := readVersion(ctx, st, u, branchPrefix(u)+name)
+	p, _, err := readHead(ctx, st, u, branchPrefix(u)+name)
 	if isNotFound(err) {
 		return nil, fmt.Errorf("branch %.100q of %s: %w", name, u, ErrNoVersion)
 	}

@@ -55,7 +55,7 @@ func gcKey(u sandbox.User) string { return "users/" + string(u) + "/gc" }
 // condemned, and deleted by a later Tidy that, a grace period on, still finds it
 // named by nobody. Segments of epochs after the head's that it read are not looked
 // at. Two Tidies at once do no harm. It returns the store's error, or ErrCorrupt if
-// it can not tell what is named; then it deletes nothing.
+// it can not tell what is named; then it deletes no segment.
 func Tidy(ctx context.Context, st objstore.Store, u sandbox.User, o TidyOptions) (Tidied, error) {
 	var out Tidied
 	was, err := readCondemned(ctx, st, u)
@@ -88,13 +88,13 @@ func Tidy(ctx context.Context, st objstore.Store, u sandbox.User, o TidyOptions)
 		}
 		stored[path.Base(info.Key)] = info.Size
 	}
-	named, epoch, err := namedSegments(ctx, st, u, drop)
+	named, head, err := namedSegments(ctx, st, u, drop)
 	if err != nil {
 		return out, fmt.Errorf("tidy %s: %w", u, err)
 	}
 	next := condemned{At: now, Segments: map[string]time.Time{}}
 	for name, size := range stored {
-		if named[name] || epochOf(name) > epoch {
+		if named[name] || epochOf(name) > head.Epoch {
 			continue
 		}
 		since, before := was.Segments[name]
@@ -128,23 +128,23 @@ func Tidy(ctx context.Context, st objstore.Store, u sandbox.User, o TidyOptions)
 	return out, nil
 }
 
-// namedSegments are those that the head or a kept snapshot names, and the head's epoch.
-func namedSegments(ctx context.Context, st objstore.Store, u sandbox.User, without map[string]bool) (map[string]bool, uint64, error) {
+// namedSegments are those that the head, a kept snapshot or a branch names; and the head.
+func namedSegments(ctx context.Context, st objstore.Store, u sandbox.User, without map[string]bool) (map[string]bool, *Head, error) {
 	named := map[string]bool{}
 	for _, prefix := range []string{pinnedPrefix(u), historyPrefix(u), branchPrefix(u)} {
 		for info, err := range st.List(ctx, prefix) {
 			if err != nil {
-				return nil, 0, fmt.Errorf("list what names segments: %w", err)
+				return nil, nil, fmt.Errorf("list what names segments: %w", err)
 			}
 			if without[info.Key] {
 				continue
 			}
-			p, _, err := readVersion(ctx, st, u, info.Key)
+			p, _, err := readHead(ctx, st, u, info.Key)
 			if errors.Is(err, objstore.ErrNotFound) {
 				continue // let go meanwhile
 			}
 			if err != nil {
-				return nil, 0, err
+				return nil, nil, err
 			}
 			for _, s := range p.Segments {
 				named[s.Name] = true
@@ -154,12 +154,12 @@ func namedSegments(ctx context.Context, st objstore.Store, u sandbox.User, witho
 	// The head last: what it named a moment ago is in the history by then, or was condemned long before.
 	head, _, err := ReadHead(ctx, st, u)
 	if err != nil {
-		return nil, 0, err
+		return nil, nil, err
 	}
 	for _, s := range head.Segments {
 		named[s.Name] = true
 	}
-	return named, head.Epoch, nil
+	return named, head, nil
 }
 
 func readCondemned(ctx context.Context, st objstore.Store, u sandbox.User) (condemned, error) {

@@ -87,26 +87,35 @@ func segmentKey(u sandbox.User, name string) string { return "users/" + string(u
 // ReadHead returns a user's head and its ETag. It returns objstore.ErrNotFound
 // for a user without state, and ErrCorrupt for a head that can not be right.
 func ReadHead(ctx context.Context, st objstore.Store, u sandbox.User) (*Head, string, error) {
-	body, info, err := st.Get(ctx, headKey(u))
+	p, etag, err := readHead(ctx, st, u, headKey(u))
+	if err != nil {
+		return nil, "", err
+	}
+	return &p.Head, etag, nil
+}
+
+// readHead reads a head, be it the user's own or a copy that is kept.
+func readHead(ctx context.Context, st objstore.Store, u sandbox.User, key string) (*pinned, string, error) {
+	body, info, err := st.Get(ctx, key)
 	if err != nil {
 		return nil, "", err
 	}
 	defer body.Close()
 	raw, err := io.ReadAll(io.LimitReader(body, maxHeadSize+1))
 	if err != nil {
-		return nil, "", fmt.Errorf("read head: %w: %w", objstore.ErrUnreachable, err)
+		return nil, "", fmt.Errorf("read %s: %w: %w", key, objstore.ErrUnreachable, err)
 	}
-	var h Head
+	var p pinned
 	if len(raw) > maxHeadSize {
-		return nil, "", fmt.Errorf("head of %s: %w: it is larger than %d bytes", u, ErrCorrupt, maxHeadSize)
+		return nil, "", fmt.Errorf("%s: %w: it is larger than %d bytes", key, ErrCorrupt, maxHeadSize)
 	}
-	if err := json.Unmarshal(raw, &h); err != nil {
-		return nil, "", fmt.Errorf("head of %s: %w: %w", u, ErrCorrupt, err)
+	if err := json.Unmarshal(raw, &p); err != nil {
+		return nil, "", fmt.Errorf("%s: %w: %w", key, ErrCorrupt, err)
 	}
-	if err := h.check(u); err != nil {
-		return nil, "", fmt.Errorf("head of %s: %w: %w", u, ErrCorrupt, err)
+	if err := p.check(u); err != nil {
+		return nil, "", fmt.Errorf("%s: %w: %w", key, ErrCorrupt, err)
 	}
-	return &h, info.ETag, nil
+	return &p, info.ETag, nil
 }
 
 func (h *Head) check(u sandbox.User) error {

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"path"
 	"slices"
 	"strconv"
@@ -38,7 +37,7 @@ type Version struct {
 	Saved   time.Time `json:"saved"`
 	Pinned  bool      `json:"pinned"`
 	Newest  bool      `json:"newest"`            // the head itself
-	Comment string    `json:"comment,omitempty"` // of a pinned one; only if it was read
+	Comment string    `json:"comment,omitempty"` // of a pinned one
 
 	key string
 }
@@ -88,13 +87,26 @@ func Versions(ctx context.Context, st objstore.Store, u sandbox.User) ([]Version
 			return nil, err
 		}
 		for _, v := range found {
-			if v.Pinned = prefix == pinnedPrefix(u); !slices.ContainsFunc(out, func(o Version) bool { return o.Seq == v.Seq && (o.Pinned || !v.Pinned) }) {
+			if v.Pinned = prefix == pinnedPrefix(u); v.Pinned {
+				v.Comment = comment(ctx, st, u, v.key)
+			}
+			if !slices.ContainsFunc(out, func(o Version) bool { return o.Seq == v.Seq && (o.Pinned || !v.Pinned) }) {
 				out = append(out, v)
 			}
 		}
 	}
 	slices.SortStableFunc(out, func(a, b Version) int { return int(b.Seq) - int(a.Seq) })
 	return out, nil
+}
+
+// comment is why a snapshot is pinned. It is for people: what can not be read does
+// not hide the others.
+func comment(ctx context.Context, st objstore.Store, u sandbox.User, key string) string {
+	p, _, err := readHead(ctx, st, u, key)
+	if err != nil {
+		return "(not readable: " + err.Error() + ")"
+	}
+	return p.Comment
 }
 
 func listVersions(ctx context.Context, st objstore.Store, prefix string) ([]Version, error) {
@@ -118,13 +130,20 @@ var ErrNoVersion = errors.New("no such snapshot is kept")
 // ReadVersion returns the head of a kept snapshot; seq 0 is the newest. It returns
 // ErrNoVersion, ErrCorrupt or the store's error.
 func ReadVersion(ctx context.Context, st objstore.Store, u sandbox.User, seq uint64) (*Head, error) {
+	if seq == 0 {
+		h, _, err := ReadHead(ctx, st, u)
+		if err == nil && h.Seq == 0 {
+			return nil, fmt.Errorf("%s has not saved yet: %w", u, ErrNoVersion)
+		}
+		return h, err
+	}
 	versions, err := Versions(ctx, st, u)
 	if err != nil {
 		return nil, err
 	}
 	for _, v := range versions {
-		if v.Seq == seq || seq == 0 {
-			h, _, err := readVersion(ctx, st, u, v.key)
+		if v.Seq == seq {
+			h, _, err := readHead(ctx, st, u, v.key)
 			if err != nil {
 				return nil, err
 			}
@@ -132,29 +151,6 @@ func ReadVersion(ctx context.Context, st objstore.Store, u sandbox.User, seq uin
 		}
 	}
 	return nil, fmt.Errorf("snapshot %d of %s: %w", seq, u, ErrNoVersion)
-}
-
-func readVersion(ctx context.Context, st objstore.Store, u sandbox.User, key string) (*pinned, string, error) {
-	body, info, err := st.Get(ctx, key)
-	if err != nil {
-		return nil, "", err
-	}
-	defer body.Close()
-	raw, err := io.ReadAll(io.LimitReader(body, maxHeadSize+1))
-	if err != nil {
-		return nil, "", fmt.Errorf("read %s: %w: %w", key, objstore.ErrUnreachable, err)
-	}
-	var p pinned
-	if len(raw) > maxHeadSize {
-		return nil, "", fmt.Errorf("%s: %w: it is larger than %d bytes", key, ErrCorrupt, maxHeadSize)
-	}
-	if err := json.Unmarshal(raw, &p); err != nil {
-		return nil, "", fmt.Errorf("%s: %w: %w", key, ErrCorrupt, err)
-	}
-	if err := p.check(u); err != nil {
-		return nil, "", fmt.Errorf("%s: %w: %w", key, ErrCorrupt, err)
-	}
-	return &p, info.ETag, nil
 }
 
 // keepVersion writes a copy of a head that is, or was, committed.
@@ -207,7 +203,7 @@ func Unpin(ctx context.Context, st objstore.Store, u sandbox.User, seq uint64) e
 			continue
 		}
 		// Through the history, so that its segments are named all the time.
-		p, _, err := readVersion(ctx, st, u, v.key)
+		p, _, err := readHead(ctx, st, u, v.key)
 		if err != nil {
 			return err
 		}

@@ -179,6 +179,30 @@ func forge(t *testing.T, st objstore.Store, meta segmentMeta, content []byte, ed
 	put(t, st, headKey(user), rawHead)
 }
 
+// hostileRestore claims and restores what is in st, into a folder that nothing may
+// leave.
+func hostileRestore(t *testing.T, st objstore.Store) error {
+	t.Helper()
+	around := t.TempDir()
+	dir := filepath.Join(around, "state")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	run, err := Claim(t.Context(), st, user, Writer{}, DefaultOptions())
+	if err == nil {
+		err = run.Restore(t.Context(), root, nil)
+	}
+	if names, rerr := os.ReadDir(around); rerr != nil || len(names) != 1 {
+		t.Errorf("something was written beside the state: %v, %v", names, rerr)
+	}
+	return err
+}
+
 // A malicious bucket gives an error: no panic, no large allocation, nothing
 // written outside.
 func TestHostileBucket(t *testing.T) {
@@ -223,25 +247,8 @@ func TestHostileBucket(t *testing.T) {
 				c.content = content
 			}
 			forge(t, st, c.meta, c.content, c.edit)
-			around := t.TempDir()
-			dir := filepath.Join(around, "state")
-			if err := os.Mkdir(dir, 0o700); err != nil {
-				t.Fatal(err)
-			}
-			root, err := os.OpenRoot(dir)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer root.Close()
-			run, err := Claim(t.Context(), st, user, Writer{}, DefaultOptions())
-			if err == nil {
-				err = run.Restore(t.Context(), root, nil)
-			}
-			if !errors.Is(err, ErrCorrupt) && !errors.Is(err, ErrTooLarge) {
+			if err := hostileRestore(t, st); !errors.Is(err, ErrCorrupt) && !errors.Is(err, ErrTooLarge) {
 				t.Errorf("err = %v, want ErrCorrupt", err)
-			}
-			if names, _ := os.ReadDir(around); len(names) != 1 {
-				t.Errorf("something was written beside the state: %v", names)
 			}
 		})
 	}
@@ -266,15 +273,7 @@ func TestHostileNamesAreCorruption(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			st := dirStore(t)
 			forge(t, st, c.meta, nil, c.edit)
-			run, err := Claim(t.Context(), st, user, Writer{}, DefaultOptions())
-			if err == nil {
-				root, oerr := os.OpenRoot(t.TempDir())
-				if oerr != nil {
-					t.Fatal(oerr)
-				}
-				defer root.Close()
-				err = run.Restore(t.Context(), root, nil)
-			}
+			err := hostileRestore(t, st)
 			if !errors.Is(err, ErrCorrupt) {
 				t.Errorf("%v, want ErrCorrupt", err)
 			}

@@ -216,7 +216,7 @@ func (w *world) end(dir string) {
 		return
 	}
 	for i, v := range versions {
-		h, _, err := readVersion(context.Background(), c, user, v.key)
+		h, _, err := readHead(context.Background(), c, user, v.key)
 		if err != nil {
 			w.store.violate("snapshot %d: %v", v.Seq, err)
 			continue
