@@ -38,6 +38,19 @@ func failure(err error) *sandbox.Failure {
 	return f
 }
 
+// trouble says what kept a state from being saved, as the end of a sentence.
+func trouble(err error) string {
+	switch {
+	case errors.Is(err, snapshot.ErrTooLarge):
+		return "the state is larger than snapshot.max_bytes or snapshot.max_files of the plugin's config allow"
+	case errors.Is(err, objstore.ErrDenied):
+		return "the object store refused the plugin's credentials or bucket"
+	case errors.Is(err, objstore.ErrUnreachable):
+		return "the object store does not answer"
+	}
+	return err.Error()
+}
+
 // nomadError is a failure as Nomad's client takes it: one that a retry may mend
 // is recoverable, so that the job's restart block applies.
 func nomadError(f *sandbox.Failure) error {

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"openclaw-sandbox/internal/objstore"
 	"openclaw-sandbox/internal/sandbox"
 	"openclaw-sandbox/internal/snapshot"
 	"openclaw-sandbox/internal/spool"
@@ -30,7 +31,9 @@ func (d *Driver) uploadSpooled() {
 		for _, e := range entries {
 			if err := d.upload(e); err != nil {
 				d.log.Warn("a state of this node waits for the object store", "user", e.Memento.User, "since", e.Since, "folder", e.Dir(), "error", err)
-				break // most likely the store is away for all
+				if errors.Is(err, objstore.ErrUnreachable) {
+					break // for the others too
+				}
 			}
 		}
 		select {
@@ -79,9 +82,10 @@ func (d *Driver) settle(u sandbox.User) error {
 }
 
 // awaitUnfinished gives a run of this user that ended on another node without a
-// last save some time to send it: its node may be about to. It returns an error if
-// it did not come and the operator wants no start then.
-func (t *task) awaitUnfinished(ctx context.Context) error {
+// last save some time to send it: its node may be about to. It tells whether the
+// user is new, and returns an error if nothing came and the operator wants no start
+// then.
+func (t *task) awaitUnfinished(ctx context.Context) (fresh bool, err error) {
 	poll := time.NewTicker(unfinishedPoll)
 	defer poll.Stop()
 	begin, told := time.Now(), false
@@ -89,13 +93,13 @@ func (t *task) awaitUnfinished(ctx context.Context) error {
 		h, _, err := snapshot.ReadHead(ctx, t.d.store, t.user)
 		switch {
 		case err != nil:
-			return nil // the claim will say what is wrong
+			return errors.Is(err, objstore.ErrNotFound), nil // the claim will say what else is wrong
 		case h.State == snapshot.StateClean, h.Writer.Node == t.cfg.NodeName:
-			return nil
+			return false, nil
 		case time.Since(begin) >= t.d.settings.unfinishedWait && t.d.settings.unfinishedStart:
-			return nil
+			return false, nil
 		case time.Since(begin) >= t.d.settings.unfinishedWait:
-			return &sandbox.Failure{Reason: sandbox.ReasonUnfinished, Message: fmt.Sprintf("The last run of %s, on node %s, did not save its state at its end, and the operator wants no start from the older snapshot of %s; bring that node back, or set snapshot.unfinished_start.",
+			return false, &sandbox.Failure{Reason: sandbox.ReasonUnfinished, Message: fmt.Sprintf("The last run of %s, on node %s, did not save its state at its end, and the operator wants no start from the older snapshot of %s; bring that node back, or set snapshot.unfinished_start.",
 				t.user, h.Writer.Node, h.Saved.Format("2006-01-02 15:04:05 MST"))}
 		}
 		if !told {
@@ -105,7 +109,7 @@ func (t *task) awaitUnfinished(ctx context.Context) error {
 		select {
 		case <-poll.C:
 		case <-ctx.Done():
-			return ctx.Err()
+			return false, ctx.Err()
 		}
 	}
 }
@@ -115,19 +119,19 @@ const unfinishedPoll = time.Second
 // leave keeps a state that could not be saved: in the spool, for later, or, if it
 // can never be, in a folder for the operator.
 func (t *task) leave(why error) {
-	what := failure(why).Message
+	what := trouble(why)
 	if !errors.Is(why, snapshot.ErrTooLarge) {
 		e, err := t.d.spool.Add(t.memento, t.writer(), t.dirs.State, t.indexFile())
 		if err == nil {
 			t.d.log.Error("the final snapshot failed, the state waits on this node", "user", t.user, "alloc", t.cfg.AllocID, "folder", e.Dir(), "error", why)
-			t.d.note(t.cfg, "Final snapshot failed: %s The state is kept on this node in %s and will be saved as soon as that is possible", what, e.Dir())
+			t.d.note(t.cfg, "Final snapshot failed: %s. The state is kept on this node in %s and will be saved as soon as that is possible", what, e.Dir())
 			return
 		}
 		why = errors.Join(why, err)
 	}
 	t.kept = filepath.Join(t.d.settings.dataDir, "unsaved", string(t.user)+"-"+t.cfg.AllocID)
 	t.d.log.Error("the final snapshot failed", "user", t.user, "alloc", t.cfg.AllocID, "kept", t.kept, "error", why)
-	t.d.note(t.cfg, "Final snapshot failed: %s The state of this run is kept on the node in %s", what, t.kept)
+	t.d.note(t.cfg, "Final snapshot failed: %s. The state of this run is kept on the node in %s", what, t.kept)
 }
 
 // branch saves the state of a run that another has taken over from beside the line.

@@ -97,15 +97,17 @@ func (t *task) restore() error {
 	}
 	wait, cancelWait := context.WithTimeout(t.d.ctx, t.d.settings.unfinishedWait+t.d.settings.timeout)
 	defer cancelWait()
-	if err := t.awaitUnfinished(wait); err != nil {
+	fresh, err := t.awaitUnfinished(wait)
+	if err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(t.d.ctx, t.d.settings.timeout)
 	defer cancel()
-	if err := t.welcome(ctx); err != nil {
-		return err
+	if fresh {
+		if err := t.welcome(ctx); err != nil {
+			return err
+		}
 	}
-	var err error
 	t.run, err = snapshot.Claim(ctx, t.d.store, t.user, t.writer(), t.options())
 	if err != nil {
 		return err
@@ -138,9 +140,6 @@ func (t *task) welcome(ctx context.Context) error {
 	from := t.d.settings.template
 	if from == "" || from == t.user {
 		return nil
-	}
-	if _, _, err := snapshot.ReadHead(ctx, t.d.store, t.user); !errors.Is(err, objstore.ErrNotFound) {
-		return nil // not new, or the claim will say what is wrong
 	}
 	_, err := snapshot.Fork(ctx, t.d.store, from, 0, t.user, t.d.settings.snapshot.Keys, nil)
 	switch {
