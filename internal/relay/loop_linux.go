@@ -1,0 +1,223 @@
+package relay
+
+import (
+	"encoding/binary"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// batch is how many events one wait takes.
+	batch = 256
+	// interest is what a parked socket is asked for, once and for all: the events
+	// are edge-triggered, so that one that is idle or blocked needs no system call.
+	interest = unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLLET
+	// wakeMark stands for the eventfd among the events' slots.
+	wakeMark = -1
+)
+
+// loop relays its pairs on one goroutine, which alone touches them.
+type loop struct {
+	relay   *Relay
+	epoll   int
+	wake    int // an eventfd: orders wait
+	scratch *[MaxPending]byte
+
+	slots  []*parked // by slot; nil is a free one
+	unused []int32   // slots
+	ready  []*parked // had their turn and have more to do
+	taken  []*parked // those of ready whose turn it is
+	closes []closing // in the order of their time
+
+	mu      sync.Mutex // guards what follows
+	orders  []order
+	stopped bool
+}
+
+// order is what others want of a loop.
+type order struct {
+	kind  orderKind
+	pair  *parked
+	frame []byte // of orderTell
+}
+
+type orderKind uint8
+
+const (
+	orderStart orderKind = iota
+	orderTell
+	orderEnd
+	orderStop
+)
+
+// closing is a pair that must have ended at a time.
+type closing struct {
+	pair *parked
+	at   time.Time
+}
+
+func newLoop(r *Relay) (*loop, error) {
+	epoll, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return nil, err
+	}
+	wake, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	if err != nil {
+		unix.Close(epoll)
+		return nil, err
+	}
+	l := &loop{relay: r, epoll: epoll, wake: wake, scratch: r.buffers.Get().(*[MaxPending]byte)}
+	if err := unix.EpollCtl(epoll, unix.EPOLL_CTL_ADD, wake, &unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLET, Fd: wakeMark}); err != nil {
+		l.free()
+		return nil, err
+	}
+	return l, nil
+}
+
+func (l *loop) free() {
+	unix.Close(l.epoll)
+	unix.Close(l.wake)
+}
+
+// send gives the loop an order. A loop that has stopped has ended its pairs; it
+// ends those that come too late.
+func (l *loop) send(o order) {
+	l.mu.Lock()
+	stopped := l.stopped
+	if !stopped {
+		l.orders = append(l.orders, o)
+		if len(l.orders) == 1 {
+			unix.Write(l.wake, binary.NativeEndian.AppendUint64(nil, 1)) // it only fails if it is pending
+		}
+	}
+	l.mu.Unlock()
+	if stopped && o.kind == orderStart {
+		o.pair.end(ErrClosed)
+	}
+}
+
+func (l *loop) run() {
+	defer l.free()
+	events := make([]unix.EpollEvent, batch)
+	for {
+		n := l.wait(events)
+		woken := false
+		for _, e := range events[:n] {
+			if e.Fd == wakeMark {
+				woken = true
+			} else if p := l.slots[e.Fd>>1]; p != nil { // else it ended in this batch
+				p.event(Side(e.Fd&1), e.Events)
+			}
+		}
+		if len(l.ready) > 0 {
+			l.ready, l.taken = l.taken[:0], l.ready
+			for _, p := range l.taken {
+				p.again()
+			}
+			clear(l.taken)
+		}
+		l.expire()
+		// Slots that were freed are used again only now, so that no event of this
+		// batch is taken for one of their new owner.
+		if woken && !l.obey() {
+			return
+		}
+	}
+}
+
+// wait returns the number of events.
+func (l *loop) wait(events []unix.EpollEvent) int {
+	timeout := -1
+	switch {
+	case len(l.ready) > 0:
+		timeout = 0
+	case len(l.closes) > 0:
+		timeout = max(0, int(time.Until(l.closes[0].at).Milliseconds())+1)
+	}
+	n, err := unix.EpollWait(l.epoll, events, timeout)
+	if err != nil {
+		return 0 // a signal
+	}
+	return n
+}
+
+// obey follows the orders; it returns false when all pairs have ended for good.
+func (l *loop) obey() bool {
+	var counter [8]byte
+	unix.Read(l.wake, counter[:]) // resets the eventfd; edge-triggered it need not be empty
+	l.mu.Lock()
+	orders := l.orders
+	l.orders = nil
+	for _, o := range orders {
+		l.stopped = l.stopped || o.kind == orderStop
+	}
+	stopped := l.stopped
+	l.mu.Unlock()
+	for _, o := range orders {
+		switch o.kind {
+		case orderStart:
+			l.add(o.pair)
+		case orderTell:
+			o.pair.tell(o.frame)
+		case orderEnd:
+			o.pair.end(ErrClosed)
+		}
+	}
+	if stopped {
+		for _, p := range l.slots {
+			if p != nil {
+				p.end(ErrClosed)
+			}
+		}
+	}
+	return !stopped
+}
+
+// add parks a pair. What its sockets have already shows as their first event.
+func (l *loop) add(p *parked) {
+	if n := len(l.unused); n > 0 {
+		p.slot, l.unused = l.unused[n-1], l.unused[:n-1]
+	} else {
+		p.slot = int32(len(l.slots))
+		l.slots = append(l.slots, nil)
+	}
+	l.slots[p.slot] = p
+	p.added = true
+	for side := range p.flows {
+		first := p.flows[side].pend
+		p.follow(Side(side), first)
+		err := unix.EpollCtl(l.epoll, unix.EPOLL_CTL_ADD, int(p.fds[side]), &unix.EpollEvent{Events: interest, Fd: p.slot<<1 | int32(side)})
+		if err != nil {
+			p.end(&Error{Side(side), "park", err})
+			return
+		}
+	}
+	p.again()
+}
+
+// remove forgets a pair.
+func (l *loop) remove(p *parked) {
+	for _, fd := range p.fds {
+		// A child process that is just being started may keep the connection open for a
+		// moment, and with it its place in the epoll set.
+		unix.EpollCtl(l.epoll, unix.EPOLL_CTL_DEL, int(fd), nil)
+	}
+	l.slots[p.slot] = nil
+	l.unused = append(l.unused, p.slot)
+}
+
+// expire ends what had to be ended by now.
+func (l *loop) expire() {
+	if len(l.closes) == 0 {
+		return
+	}
+	now := time.Now()
+	for len(l.closes) > 0 && !now.Before(l.closes[0].at) {
+		p := l.closes[0].pair
+		l.closes[0] = closing{}
+		l.closes = l.closes[1:]
+		p.end(ErrClosed)
+	}
+}
