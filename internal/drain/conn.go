@@ -15,7 +15,8 @@ type conn struct {
 
 	mu     sync.Mutex // one write at a time; guards what follows
 	frames boundary
-	shut   bool // the close frame is out, or Close was called
+	shut   bool    // the close frame is out, or Close was called
+	handed *handed // took over
 }
 
 // Write passes the gateway's frames on, until the connection is told to restart.
@@ -41,6 +42,58 @@ func (c *conn) Close() error {
 	return c.Conn.Close()
 }
 
+// HandOver gives the raw connection to an owner that moves its bytes without c,
+// which must not be used any more. start returns what tells the client to connect
+// again; the owner calls done once the connection is closed. It returns false,
+// without calling start, if the connection has been told to restart already.
+func (c *conn) HandOver(start func(raw net.Conn, done func()) (restart func())) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.shut {
+		return false
+	}
+	h := &handed{drain: c.drain, closed: make(chan struct{})}
+	h.tell = start(c.Conn, h.done)
+	c.handed = h
+	d := c.drain
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	delete(d.conns, c) // h keeps less alive
+	if !h.over {
+		d.conns[h] = true
+	}
+	return true
+}
+
+// handed is a connection to a client that another owner relays.
+type handed struct {
+	drain  *Drain
+	tell   func()
+	closed chan struct{}
+	over   bool // closed is closed; drain.mu guards it
+}
+
+func (h *handed) done() {
+	h.drain.mu.Lock()
+	defer h.drain.mu.Unlock()
+	if !h.over {
+		h.over = true
+		close(h.closed)
+		delete(h.drain.conns, h)
+	}
+}
+
+// restart lets the owner tell the client to connect again, and waits for the end.
+func (h *handed) restart() {
+	h.tell()
+	timer := time.NewTimer(handedWait)
+	defer timer.Stop()
+	select {
+	case <-h.closed:
+	case <-timer.C:
+	}
+}
+
 // closeFrame is a WebSocket close frame with code 1012.
 var closeFrame = []byte{0x88, 0x02, 0x03, 0xf4}
 
@@ -48,14 +101,23 @@ var closeFrame = []byte{0x88, 0x02, 0x03, 0xf4}
 // read, and may not answer.
 const restartWait = time.Second
 
+// handedWait is the same for a connection whose owner has bounds of its own, which
+// are shorter.
+const handedWait = 5 * time.Second
+
 // restart tells the client to connect again, if a whole frame was the last thing
 // it got; in the middle of one it would take the close frame for a part of it.
 // Then it gives the client a moment to answer: to close at once, with unread
 // bytes in the kernel, would reset the connection and lose the close frame.
 func (c *conn) restart() {
-	defer c.Close()
 	c.SetWriteDeadline(time.Now().Add(restartWait)) // frees a write that hangs, too
 	c.mu.Lock()
+	if c.handed != nil {
+		c.mu.Unlock()
+		c.handed.restart()
+		return
+	}
+	defer c.Close()
 	whole := c.frames.atBoundary()
 	c.shut = true
 	if whole {

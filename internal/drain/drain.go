@@ -20,12 +20,16 @@ import (
 type Drain struct {
 	once  sync.Once
 	begun chan struct{}
-	mu    sync.Mutex // guards conns
-	conns map[*conn]bool
+	mu    sync.Mutex // guards what follows
+	conns map[upgraded]bool
+	over  bool // upgraded connections are being closed
 }
 
+// upgraded is a connection that is told to restart, and is closed then.
+type upgraded interface{ restart() }
+
 // New returns a Drain that takes requests.
-func New() *Drain { return &Drain{begun: make(chan struct{}), conns: map[*conn]bool{}} }
+func New() *Drain { return &Drain{begun: make(chan struct{}), conns: map[upgraded]bool{}} }
 
 // Begun is closed when the end has begun: readiness must fail, and a stream
 // that its client can resume elsewhere should end.
@@ -60,6 +64,7 @@ func (d *Drain) Run(srv *http.Server, delay, timeout time.Duration) error {
 	defer cancel()
 	err := srv.Shutdown(ctx)
 	d.mu.Lock()
+	d.over = true
 	open := slices.Collect(maps.Keys(d.conns))
 	d.mu.Unlock()
 	var wg sync.WaitGroup
@@ -93,7 +98,10 @@ func (w *writer) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	}
 	c := &conn{Conn: raw, drain: w.drain, closed: make(chan struct{})}
 	w.drain.mu.Lock()
+	defer w.drain.mu.Unlock()
+	if w.drain.over { // this one was on its way when the others were told
+		return nil, nil, errors.Join(http.ErrServerClosed, raw.Close())
+	}
 	w.drain.conns[c] = true
-	w.drain.mu.Unlock()
 	return c, rw, nil
 }

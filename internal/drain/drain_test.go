@@ -172,11 +172,12 @@ func TestNoCloseFrameInsideAnother(t *testing.T) {
 	send := make(chan []byte, 1)
 	defer close(send)
 	srv, d, end := server(t, socket(t, send), 0, time.Second)
-	conn := open(t, srv)
+	ws := open(t, srv)
 	send <- []byte{0x82, 6, 'h', 'a'} // 4 bytes are missing: as many as the close frame has
 	for passed := false; !passed; {   // until the pieces went through
 		d.mu.Lock()
-		for c := range d.conns {
+		for u := range d.conns {
+			c := u.(*conn)
 			c.mu.Lock()
 			passed = !c.frames.atBoundary()
 			c.mu.Unlock()
@@ -184,7 +185,7 @@ func TestNoCloseFrameInsideAnother(t *testing.T) {
 		d.mu.Unlock()
 	}
 	done := end()
-	if _, b, err := conn.ReadMessage(); err == nil {
+	if _, b, err := ws.ReadMessage(); err == nil {
 		t.Errorf("the client got the message %q, which nobody sent", b)
 	}
 	receive(t, done, "end")

@@ -4,6 +4,7 @@
 package proxy
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"log/slog"
@@ -16,6 +17,7 @@ import (
 	"syscall"
 	"time"
 
+	"openclaw-sandbox/internal/relay"
 	"openclaw-sandbox/internal/upstream"
 )
 
@@ -58,6 +60,8 @@ type Proxy struct {
 	buffers     sync.Pool
 	headers     sync.Pool // of http.Header
 	client      *upstream.Client
+	readers     sync.Pool // of *bufio.Reader
+	relay       *relay.Relay
 
 	mu    sync.Mutex       // guards pools
 	pools map[string]*pool // by user
@@ -87,13 +91,16 @@ const (
 func New(c Config, unreachable Unreachable, failed func(http.ResponseWriter, *http.Request, error), log *slog.Logger) *Proxy {
 	p := &Proxy{config: c, unreachable: unreachable, failed: failed, log: log, pools: map[string]*pool{},
 		buffers: sync.Pool{New: func() any { b := make([]byte, bufferSize); return &b }},
-		headers: sync.Pool{New: func() any { return http.Header{} }}}
+		headers: sync.Pool{New: func() any { return http.Header{} }},
+		readers: sync.Pool{New: func() any { return bufio.NewReader(nil) }},
+		relay:   relay.New(relay.Options{KeepAlive: keepAlive}, log)}
 	p.client = upstream.New(upstream.Options{Dial: p.Dial, IdleTimeout: c.IdleTimeout, HeadTimeout: c.HeadTimeout, MaxIdle: maxIdle, MaxHead: maxHead})
 	return p
 }
 
-// Forward sends r to the target and its answer to w, streaming both ways. An
-// upgrade goes through; r's context ends the connection that it becomes.
+// Forward sends r to the target and its answer to w, streaming both ways. It
+// returns when a WebSocket is open, which is then relayed without r and w: it ends
+// with one of its sides, by a drain, or with the proxy.
 func (p *Proxy) Forward(w http.ResponseWriter, r *http.Request, t Target) {
 	if !isUpgrade(r) {
 		p.exchange(w, r, t)
@@ -114,14 +121,17 @@ func (p *Proxy) Forward(w http.ResponseWriter, r *http.Request, t Target) {
 			}
 		},
 		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
-			if r.Context().Err() != nil {
-				return // the client is gone
+			if r.Context().Err() != nil || errors.Is(err, errRelayed) {
+				return // the client is gone, or has its answer
 			}
 			p.down(w, r, t, err)
 		},
 	}
 	if t.Base != "" {
 		rp.ModifyResponse = func(resp *http.Response) error { return rebase(resp, t.Base) }
+	}
+	if wantsWebSocket(r) {
+		p.relayUpgrade(rp, w)
 	}
 	rp.ServeHTTP(w, r)
 }
@@ -212,8 +222,9 @@ func (p *Proxy) Dial(ctx context.Context, network, addr string) (net.Conn, error
 	return (&net.Dialer{Timeout: p.config.DialTimeout, KeepAlive: keepAlive}).DialContext(ctx, network, addr)
 }
 
-// Close drops idle connections.
+// Close drops idle connections and ends WebSockets.
 func (p *Proxy) Close() {
+	p.relay.Close()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for k, old := range p.pools {

@@ -106,10 +106,7 @@ func TestTLS(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r, err := New(Options{}, slog.New(slog.DiscardHandler))
-	if err != nil {
-		t.Fatal(err)
-	}
+	r := New(Options{}, slog.New(slog.DiscardHandler))
 	t.Cleanup(r.Close)
 	w := join(t, r, func(p *Pair) {
 		p.Client = tls.Server(p.Client, &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{cert}, PrivateKey: key}}})

@@ -138,8 +138,9 @@ type parking interface {
 	close() // ends what is parked, not waiting for it
 }
 
-// New returns a relay; its owner must Close it.
-func New(o Options, log *slog.Logger) (*Relay, error) {
+// New returns a relay; its owner must Close it. Where no epoll loop can be had, it
+// says so and relays with goroutines.
+func New(o Options, log *slog.Logger) *Relay {
 	o.defaults()
 	r := &Relay{options: o, log: log, copies: map[*copied]bool{},
 		buffers: sync.Pool{New: func() any { return new([MaxPending]byte) }},
@@ -147,10 +148,10 @@ func New(o Options, log *slog.Logger) (*Relay, error) {
 	if !o.goroutines {
 		var err error
 		if r.parking, err = newParking(r); err != nil {
-			return nil, fmt.Errorf("make the relay's epoll loops: %w", err)
+			log.Warn("WebSockets are relayed by goroutines, at a higher cost", "error", err)
 		}
 	}
-	return r, nil
+	return r
 }
 
 // Start takes both connections over and relays between them; it returns at once

@@ -55,10 +55,7 @@ type wired struct {
 // connect makes a relay with one pair; change may change the pair first.
 func connect(t testing.TB, o Options, change func(*Pair)) *wired {
 	t.Helper()
-	r, err := New(o, slog.New(slog.DiscardHandler))
-	if err != nil {
-		t.Fatal(err)
-	}
+	r := New(o, slog.New(slog.DiscardHandler))
 	t.Cleanup(r.Close)
 	return join(t, r, change)
 }
@@ -352,10 +349,7 @@ func TestNothingIsLeft(t *testing.T) {
 		warm, _ := tcp(t) // Go's poller has descriptors of its own
 		warm.Close()
 		fds, goroutines := descriptors(t), runtime.NumGoroutine()
-		r, err := New(o, slog.New(slog.DiscardHandler))
-		if err != nil {
-			t.Fatal(err)
-		}
+		r := New(o, slog.New(slog.DiscardHandler))
 		for i := range 1000 {
 			w := join(t, r, nil)
 			w.client.Write([]byte("x"))
@@ -414,10 +408,7 @@ func descriptors(t testing.TB) int {
 
 func TestStartAfterClose(t *testing.T) {
 	every(t, func(t *testing.T, o Options) {
-		r, err := New(o, slog.New(slog.DiscardHandler))
-		if err != nil {
-			t.Fatal(err)
-		}
+		r := New(o, slog.New(slog.DiscardHandler))
 		r.Close()
 		w := join(t, r, nil)
 		if err := w.end(t); !errors.Is(err, ErrClosed) {
