@@ -220,3 +220,64 @@ func TestBoundary(t *testing.T) {
 		}
 	}
 }
+
+// hijack is a tracked connection and its client.
+func hijack(t *testing.T) (*Drain, *conn, net.Conn, func() <-chan error) {
+	t.Helper()
+	got := make(chan *conn, 1)
+	srv, d, end := server(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		c, _, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			t.Error(err)
+		}
+		got <- c.(*conn)
+	}), 0, time.Second)
+	client, err := net.Dial("tcp", srv.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { client.Close() })
+	fmt.Fprint(client, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+	return d, receive(t, got, "connection"), client, end
+}
+
+// A new owner of the connection is who tells the client, and says when it is over.
+func TestHandOver(t *testing.T) {
+	for _, early := range []bool{false, true} { // it may be over at once
+		d, c, _, end := hijack(t)
+		told := 0
+		ok := c.HandOver(func(raw net.Conn, done func()) func() {
+			if early {
+				raw.Close()
+				done()
+			}
+			return func() { told++; raw.Close(); done() }
+		})
+		if !ok {
+			t.Fatal("was not handed over")
+		}
+		if want := map[bool]int{false: 1, true: 0}[early]; d.Open() != want {
+			t.Errorf("Open() = %d, want %d", d.Open(), want)
+		}
+		if err := receive(t, end(), "end"); err != nil {
+			t.Error(err)
+		}
+		if want := map[bool]int{false: 1, true: 0}[early]; told != want || d.Open() != 0 {
+			t.Errorf("told %d times, want %d; %d are open", told, want, d.Open())
+		}
+	}
+}
+
+// Whoever comes after the restart does not get the connection.
+func TestNoHandOverAfterTheRestart(t *testing.T) {
+	_, c, client, end := hijack(t)
+	done := end()
+	client.SetReadDeadline(time.Now().Add(20 * time.Second))
+	if b, err := io.ReadAll(client); err != nil || string(b) != string(closeFrame) {
+		t.Errorf("the client got %x (%v), want a close frame", b, err)
+	}
+	if c.HandOver(func(net.Conn, func()) func() { t.Error("was started"); return nil }) {
+		t.Error("was handed over")
+	}
+	receive(t, done, "end")
+}

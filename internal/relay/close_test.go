@@ -58,6 +58,7 @@ func TestCloseWith(t *testing.T) {
 // ends, or the gateway has closed itself.
 func TestCloseWithIsBounded(t *testing.T) {
 	every(t, func(t *testing.T, o Options) {
+		o.closeWait = 50 * time.Millisecond
 		for name, before := range map[string]func(*wired){
 			"a client that does not answer": func(*wired) {},
 			"a frame that does not end": func(w *wired) {
@@ -74,7 +75,7 @@ func TestCloseWithIsBounded(t *testing.T) {
 			if err := w.end(t); !errors.Is(err, ErrClosed) {
 				t.Errorf("%s: ended with %v", name, err)
 			}
-			if took := time.Since(begin); took > 5*closeWait {
+			if took := time.Since(begin); took > closeWait {
 				t.Errorf("%s: took %s", name, took)
 			}
 		}
@@ -84,6 +85,7 @@ func TestCloseWithIsBounded(t *testing.T) {
 // What is sent after a close frame is not a frame any more.
 func TestCloseWithAfterTheGatewaysOwn(t *testing.T) {
 	every(t, func(t *testing.T, o Options) {
+		o.closeWait = 50 * time.Millisecond
 		w := connect(t, o, nil)
 		w.upstream.Write([]byte{0x88, 0})
 		expect(t, w.client, []byte{0x88, 0})

@@ -258,9 +258,10 @@ func (c *copied) CloseWith(code uint16, reason string) {
 
 // restart tells the client and gives it time to answer.
 func (c *copied) restart() {
-	timer := time.NewTimer(closeWait)
+	wait := c.relay.options.closeWait
+	timer := time.NewTimer(wait)
 	defer timer.Stop()
-	c.sides[Client].SetWriteDeadline(time.Now().Add(closeWait)) // frees a write that hangs
+	c.sides[Client].SetWriteDeadline(time.Now().Add(wait)) // frees a write that hangs
 	c.client.Lock()
 	c.tell()
 	c.client.Unlock()

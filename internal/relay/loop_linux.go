@@ -2,8 +2,11 @@ package relay
 
 import (
 	"encoding/binary"
+	"os"
 	"sync"
+	"syscall"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -22,7 +25,10 @@ const (
 type loop struct {
 	relay   *Relay
 	epoll   int
-	wake    int // an eventfd: orders wait
+	file    *os.File        // owns epoll
+	raw     syscall.RawConn // of file
+	bounded bool            // file has a deadline
+	wake    int             // an eventfd: orders wait
 	scratch *[MaxPending]byte
 
 	slots  []*parked // by slot; nil is a free one
@@ -63,12 +69,24 @@ func newLoop(r *Relay) (*loop, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := unix.SetNonblock(epoll, true); err != nil { // or os.NewFile would not use Go's poller
+		unix.Close(epoll)
+		return nil, err
+	}
 	wake, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
 	if err != nil {
 		unix.Close(epoll)
 		return nil, err
 	}
 	l := &loop{relay: r, epoll: epoll, wake: wake, scratch: r.buffers.Get().(*[MaxPending]byte)}
+	l.file = os.NewFile(uintptr(epoll), "epoll")
+	if l.raw, err = l.file.SyscallConn(); err == nil {
+		err = l.file.SetReadDeadline(time.Time{}) // fails unless Go's poller has it
+	}
+	if err != nil {
+		l.free()
+		return nil, err
+	}
 	if err := unix.EpollCtl(epoll, unix.EPOLL_CTL_ADD, wake, &unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLET, Fd: wakeMark}); err != nil {
 		l.free()
 		return nil, err
@@ -77,7 +95,7 @@ func newLoop(r *Relay) (*loop, error) {
 }
 
 func (l *loop) free() {
-	unix.Close(l.epoll)
+	l.file.Close()
 	unix.Close(l.wake)
 }
 
@@ -127,20 +145,30 @@ func (l *loop) run() {
 	}
 }
 
-// wait returns the number of events.
-func (l *loop) wait(events []unix.EpollEvent) int {
-	timeout := -1
-	switch {
-	case len(l.ready) > 0:
-		timeout = 0
-	case len(l.closes) > 0:
-		timeout = max(0, int(time.Until(l.closes[0].at).Milliseconds())+1)
+// wait returns the number of events. The loop waits in Go's poller for its own to
+// be ready: a thread that blocks in epoll_wait would lose its place in Go's
+// scheduler, and be late to get it back.
+func (l *loop) wait(events []unix.EpollEvent) (n int) {
+	if len(l.closes) > 0 {
+		l.file.SetReadDeadline(l.closes[0].at)
+	} else if l.bounded {
+		l.file.SetReadDeadline(time.Time{})
 	}
-	n, err := unix.EpollWait(l.epoll, events, timeout)
-	if err != nil {
+	l.bounded = len(l.closes) > 0
+	l.raw.Read(func(uintptr) bool { // an error means that the deadline is over
+		n = poll(l.epoll, events)
+		return n > 0 || len(l.ready) > 0
+	})
+	return n
+}
+
+// poll returns the number of events that are there.
+func poll(epoll int, events []unix.EpollEvent) int {
+	n, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(epoll), uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)), 0, 0, 0)
+	if errno != 0 {
 		return 0 // a signal
 	}
-	return n
+	return int(n)
 }
 
 // obey follows the orders; it returns false when all pairs have ended for good.

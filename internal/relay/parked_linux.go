@@ -241,7 +241,7 @@ func (p *parked) tell(frame []byte) {
 		return
 	}
 	p.frame = frame
-	p.loop.closes = append(p.loop.closes, closing{p, time.Now().Add(closeWait)})
+	p.loop.closes = append(p.loop.closes, closing{p, time.Now().Add(p.loop.relay.options.closeWait)})
 	p.again()
 }
 

@@ -42,7 +42,8 @@ type Options struct {
 	// Loops is the number of epoll loops. Default: GOMAXPROCS.
 	Loops int
 
-	goroutines bool // for tests: park nothing
+	goroutines bool          // for tests: park nothing
+	closeWait  time.Duration // for tests: less than closeWait
 }
 
 func (o *Options) defaults() {
@@ -51,6 +52,9 @@ func (o *Options) defaults() {
 	}
 	if o.UserTimeout == 0 {
 		o.UserTimeout = 2 * time.Minute
+	}
+	if o.closeWait == 0 {
+		o.closeWait = closeWait
 	}
 	if o.Loops <= 0 {
 		o.Loops = runtime.GOMAXPROCS(0)
