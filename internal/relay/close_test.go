@@ -11,6 +11,9 @@ import (
 	"io"
 	"log/slog"
 	"math/big"
+	"net"
+	"os"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -29,12 +32,13 @@ func TestCloseWith(t *testing.T) {
 		"in a head":                {big[:1], big[1:], append(bytes.Clone(big[1:]), restartFrame...)},
 		"in a length":              {big[:5], big[5:], append(bytes.Clone(big[5:]), restartFrame...)},
 		"in a large frame":         {big[:150_000], big[150_000:], append(bytes.Clone(big[150_000:]), restartFrame...)},
+		"after many large ones":    {append(bytes.Repeat(big, 10), big[:150_000]...), big[150_000:], append(bytes.Clone(big[150_000:]), restartFrame...)},
 		"and another frame begins": {big[:150_000], append(bytes.Clone(big[150_000:]), big...), append(bytes.Clone(big[150_000:]), restartFrame...)},
 	} {
 		t.Run(name, func(t *testing.T) {
 			every(t, func(t *testing.T, o Options) {
 				w := connect(t, o, nil)
-				w.upstream.Write(c.before)
+				go w.upstream.Write(c.before)
 				expect(t, w.client, c.before)
 				w.CloseWith(1012, "go")
 				w.CloseWith(1001, "twice")
@@ -129,4 +133,33 @@ func TestTLS(t *testing.T) {
 	if err := w.end(t); !errors.Is(err, ErrClosed) {
 		t.Errorf("ended with %v", err)
 	}
+}
+
+// A gateway dies while its client does not read: what the relay has of its words
+// is delivered, though what the client says meanwhile is not.
+func TestDeadReceiverIsHeardToItsEnd(t *testing.T) {
+	every(t, func(t *testing.T, o Options) {
+		w := connect(t, o, func(p *Pair) { p.Client.(*net.TCPConn).SetWriteBuffer(64 << 10) })
+		w.client.SetReadBuffer(64 << 10)
+		all := frames(32 << 20)
+		w.upstream.SetWriteDeadline(time.Now().Add(300 * time.Millisecond))
+		sent, err := w.upstream.Write(all)
+		if !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Fatalf("%d bytes were taken: %v", sent, err)
+		}
+		w.upstream.SetLinger(0)
+		w.upstream.Close()
+		for w.activity.Load() < 2 { // the first finds out, the second is dropped
+			w.client.Write(frame(1, 1, true))
+		}
+		got, err := io.ReadAll(w.client)
+		// Bytes that were never read may reset the client's connection in turn.
+		if err != nil && !errors.Is(err, syscall.ECONNRESET) || len(got) < MaxPending/2 || !bytes.Equal(got, all[:len(got)]) {
+			t.Errorf("got %d of %d bytes, or others (%v)", len(got), sent, err)
+		}
+		var failed *Error
+		if err := w.end(t); !errors.As(err, &failed) || failed.Side != Upstream {
+			t.Errorf("ended with %v, want a failure of the gateway's connection", err)
+		}
+	})
 }

@@ -65,11 +65,7 @@ func (c *copied) run(first [2][]byte) {
 	wg.Go(func() { c.pass(Client, first[Client]) })
 	c.pass(Upstream, first[Upstream])
 	wg.Wait()
-	var err error
-	if c.told.Load() {
-		err = ErrClosed
-	}
-	c.fail(err)
+	c.fail(nil)
 	c.end()
 }
 
@@ -89,7 +85,9 @@ func (c *copied) end() {
 // close a TLS connection can take seconds.
 func (c *copied) fail(err error) {
 	c.once.Do(func() {
-		c.why = err
+		if c.why = err; c.want.Load() != nil {
+			c.why = ErrClosed // however it went
+		}
 		close(c.ended)
 		for _, conn := range c.sides {
 			conn.SetDeadline(past)
@@ -193,7 +191,7 @@ func (c *copied) tell() {
 	}
 	c.told.Store(true)
 	if _, err := c.sides[Client].Write(*frame); err != nil {
-		c.fail(&Error{Client, "write", err})
+		c.fail(ErrClosed)
 		return
 	}
 	closeWrite(c.sides[Client])

@@ -57,6 +57,13 @@ func (s *scanner) payload() uint64 {
 	return 0
 }
 
+// skip follows n bytes of payload, of which so many must be to come.
+func (s *scanner) skip(n uint64) {
+	if s.left -= n; s.left == 0 {
+		s.at = atStart
+	}
+}
+
 // pass follows b and tells whether bytes of a data frame were among it.
 func (s *scanner) pass(b []byte) (data bool) {
 	for len(b) > 0 {

@@ -30,6 +30,7 @@ type loop struct {
 	bounded bool            // file has a deadline
 	wake    int             // an eventfd: orders wait
 	scratch *[MaxPending]byte
+	pipe    pipe
 
 	slots  []*parked // by slot; nil is a free one
 	unused []int32   // slots
@@ -96,6 +97,7 @@ func newLoop(r *Relay) (*loop, error) {
 
 func (l *loop) free() {
 	l.file.Close()
+	l.pipe.close()
 	unix.Close(l.wake)
 }
 

@@ -47,6 +47,7 @@ type flow struct {
 	eof      bool // nothing is to be read any more
 	done     bool // and that was passed on
 	drop     bool // the receiver can not be written to
+	bulk     bool // its frames are large
 }
 
 // Close implements Session.
@@ -113,7 +114,17 @@ func (p *parked) pump(from Side) {
 			return
 		}
 		buf := p.loop.scratch[:]
-		n, errno := transfer(unix.SYS_READ, p.fds[from], buf)
+		var n int
+		var errno unix.Errno
+		spliced := p.splices(f)
+		if spliced {
+			n, errno = p.splice(from)
+		} else {
+			if f.bulk {
+				buf = buf[:headRead]
+			}
+			n, errno = transfer(unix.SYS_READ, p.fds[from], buf)
+		}
 		switch {
 		case errno == unix.EINTR:
 		case errno == unix.EAGAIN:
@@ -122,6 +133,8 @@ func (p *parked) pump(from Side) {
 			p.lose(from, &Error{from, "read", errno})
 		case n == 0:
 			f.eof = true
+		case spliced:
+			left-- // a short one says nothing: the pipe's slots were full
 		default:
 			if n < len(buf) {
 				f.readable = f.rdhup
@@ -129,6 +142,7 @@ func (p *parked) pump(from Side) {
 				left--
 			}
 			p.pass(from, buf[:n])
+			f.bulk = n >= bulk || f.bulk && (f.scan.payload() >= bulk || n < len(buf))
 		}
 	}
 }
@@ -284,8 +298,8 @@ func (p *parked) settle() {
 	default:
 		return
 	}
-	if p.told {
-		p.err = ErrClosed
+	if p.frame != nil {
+		p.err = ErrClosed // however it went
 	}
 	p.end(p.err)
 }

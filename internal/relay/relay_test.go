@@ -131,42 +131,65 @@ func TestBufferedBytesFirst(t *testing.T) {
 	}
 }
 
+// frames is a stream of so many bytes at least, of frames of all sizes; most
+// bytes are in large ones.
+func frames(size int) []byte {
+	var b []byte
+	for i := 0; len(b) < size; i++ {
+		n := []int{0, 10, 1000, 65536, 1 << 20, 200_000, 200_000, 200_001}[i%8]
+		f := frame(2, n, i%2 == 0)
+		copy(f[len(f)-n:], noise(n))
+		b = append(b, f...)
+	}
+	return b
+}
+
+// streams are what WebSockets carry, and what nobody can make sense of.
+var streams = map[string]func(size int) []byte{"frames": frames, "noise": noise}
+
 // Both directions at once, in writes of any size.
 func TestTransfer(t *testing.T) {
-	every(t, func(t *testing.T, o Options) {
-		w := connect(t, o, nil)
-		var wg sync.WaitGroup
-		carry := func(from, to *net.TCPConn, size int) {
-			sum := sha256.New()
-			wg.Go(func() {
-				all := noise(size)
-				for rest := all; len(rest) > 0; {
-					n := min(len(rest), 1+rand.IntN(200_000))
-					from.Write(rest[:n])
-					rest = rest[n:]
-				}
-				from.CloseWrite()
-				sum.Write(all)
-			})
-			got := sha256.New()
-			wg.Go(func() {
-				if n, err := io.Copy(got, to); err != nil || n != int64(size) {
-					t.Errorf("%d of %d bytes came: %v", n, size, err)
-				}
-			})
-			t.Cleanup(func() {
-				if !bytes.Equal(sum.Sum(nil), got.Sum(nil)) {
-					t.Error("what came is not what was sent")
-				}
-			})
-		}
-		carry(w.client, w.upstream, 20<<20)
-		carry(w.upstream, w.client, 20<<20+77)
-		wg.Wait()
-		if err := w.end(t); err != nil {
-			t.Errorf("ended with %v", err)
-		}
-	})
+	for name, stream := range streams {
+		t.Run(name, func(t *testing.T) {
+			every(t, func(t *testing.T, o Options) { transferBoth(t, o, stream) })
+		})
+	}
+}
+
+func transferBoth(t *testing.T, o Options, stream func(size int) []byte) {
+	w := connect(t, o, nil)
+	var wg sync.WaitGroup
+	carry := func(from, to *net.TCPConn, size int) {
+		all := stream(size)
+		size = len(all)
+		sum := sha256.New()
+		wg.Go(func() {
+			for rest := all; len(rest) > 0; {
+				n := min(len(rest), 1+rand.IntN(200_000))
+				from.Write(rest[:n])
+				rest = rest[n:]
+			}
+			from.CloseWrite()
+			sum.Write(all)
+		})
+		got := sha256.New()
+		wg.Go(func() {
+			if n, err := io.Copy(got, to); err != nil || n != int64(size) {
+				t.Errorf("%d of %d bytes came: %v", n, size, err)
+			}
+		})
+		t.Cleanup(func() {
+			if !bytes.Equal(sum.Sum(nil), got.Sum(nil)) {
+				t.Error("what came is not what was sent")
+			}
+		})
+	}
+	carry(w.client, w.upstream, 20<<20)
+	carry(w.upstream, w.client, 20<<20+77)
+	wg.Wait()
+	if err := w.end(t); err != nil {
+		t.Errorf("ended with %v", err)
+	}
 }
 
 // One side may have said all and still listen; the last bytes come with the end.
@@ -287,8 +310,8 @@ func TestSlowReaderIsBounded(t *testing.T) {
 				c.SetReadBuffer(64 << 10)
 				c.SetWriteBuffer(64 << 10)
 			}
-			const size = 8 << 20
-			all := noise(size)
+			all := frames(8 << 20)
+			size := len(all)
 			sent := 0
 			for { // until nothing moves any more
 				a.SetWriteDeadline(time.Now().Add(300 * time.Millisecond))
