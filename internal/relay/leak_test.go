@@ -1,10 +1,14 @@
 package relay
 
 import (
+	"bytes"
 	"errors"
+	"io"
 	"log/slog"
+	"net"
 	"os"
 	"runtime"
+	"sync"
 	"testing"
 	"time"
 )
@@ -84,5 +88,47 @@ func TestStartAfterClose(t *testing.T) {
 		w.Close()
 		w.CloseWith(1012, "")
 		r.Close()
+	})
+}
+
+// Pairs that are busy at the same time do not meet each other's bytes, which pass
+// through the same buffers and the same pipe.
+func TestManyPairs(t *testing.T) {
+	every(t, func(t *testing.T, o Options) {
+		r := New(o, slog.New(slog.DiscardHandler))
+		t.Cleanup(r.Close)
+		var wg sync.WaitGroup
+		base := frames(1 << 20)
+		for i := range 30 {
+			w := join(t, r, nil)
+			for way, ends := range [][2]*net.TCPConn{{w.client, w.upstream}, {w.upstream, w.client}} {
+				all := bytes.Clone(base)
+				for at := range all[len(all)-1<<10:] { // the last frame is large: this is payload
+					all[len(all)-1<<10+at] = byte(2*i + way)
+				}
+				wg.Go(func() { ends[0].Write(all); ends[0].CloseWrite() })
+				wg.Go(func() {
+					if got, err := io.ReadAll(ends[1]); err != nil || !bytes.Equal(got, all) {
+						t.Errorf("pair %d: %d of %d bytes came, or others (%v)", i, len(got), len(all), err)
+					}
+				})
+			}
+		}
+		wg.Wait()
+	})
+}
+
+// A connection that is broken already is reported like one that breaks later.
+func TestStartWithADeadConnection(t *testing.T) {
+	every(t, func(t *testing.T, o Options) {
+		for _, dead := range []Side{Client, Upstream} {
+			w := connect(t, o, func(p *Pair) { []net.Conn{p.Client, p.Upstream}[dead].Close() })
+			var failed *Error
+			if err := w.end(t); !errors.As(err, &failed) || failed.Side != dead {
+				t.Errorf("ended with %v, want a failure of the %s's connection", err, dead)
+			}
+			expectEnd(t, w.client)
+			expectEnd(t, w.upstream)
+		}
 	})
 }
