@@ -131,11 +131,7 @@ func (t *tool) importer() *cobra.Command {
 				return err
 			}
 			defer os.RemoveAll(tmp)
-			state, staging := tmp+"/state", tmp+"/staging"
-			if err := os.Mkdir(state, 0o700); err != nil {
-				return err
-			}
-			dir, err := os.OpenRoot(state)
+			dir, err := os.OpenRoot(tmp)
 			if err != nil {
 				return err
 			}
@@ -149,7 +145,7 @@ func (t *tool) importer() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			stats, err := snapshot.Import(cmd.Context(), t.store, u, dir, staging, o)
+			stats, err := snapshot.Import(cmd.Context(), t.store, u, dir, o)
 			if err != nil {
 				return err
 			}

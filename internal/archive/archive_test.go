@@ -45,7 +45,7 @@ func TestRoundTrip(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if _, err := snapshot.Import(t.Context(), st, "alice", src, filepath.Join(t.TempDir(), "s"), snapshot.DefaultOptions()); err != nil {
+	if _, err := snapshot.Import(t.Context(), st, "alice", src, snapshot.DefaultOptions()); err != nil {
 		t.Fatal(err)
 	}
 	h, err := snapshot.ReadVersion(t.Context(), st, "alice", 0)

@@ -111,14 +111,31 @@ func (d *dirStore) Put(ctx context.Context, key string, body io.ReadSeeker, cond
 			return "", fmt.Errorf("put %s: %w", key, ErrPrecondition)
 		}
 	}
-	etag, err := d.write(key, body)
+	return d.write(key, body)
+}
+
+func (d *dirStore) Upload(ctx context.Context, key string, body io.Reader) error {
+	if err := errors.Join(checkKey(key), ctx.Err()); err != nil {
+		return fmt.Errorf("put %s: %w", key, err)
+	}
+	src := &source{Reader: body}
+	_, err := d.write(key, src)
+	if src.err != nil {
+		return fmt.Errorf("put %s: %w", key, src.err)
+	}
+	return err
+}
+
+// write puts a file in its place once it is whole.
+func (d *dirStore) write(key string, body io.Reader) (string, error) {
+	etag, err := d.writeFile(key, body)
 	if err != nil {
 		return "", fmt.Errorf("put %s: %w: %w", key, ErrUnreachable, err)
 	}
 	return etag, nil
 }
 
-func (d *dirStore) write(key string, body io.Reader) (string, error) {
+func (d *dirStore) writeFile(key string, body io.Reader) (string, error) {
 	dir := path.Dir(key)
 	if err := d.root.MkdirAll(dir, 0o700); err != nil {
 		return "", err

@@ -64,7 +64,13 @@ type Store interface {
 	GetRange(ctx context.Context, key string, off, n int64) (io.ReadCloser, error)
 	// Put writes an object as a whole and returns its new ETag. ErrPrecondition if
 	// cond does not hold. After ErrUnreachable the write may or may not have happened.
+	// It is for small objects: at most 5 GiB, in one request.
 	Put(ctx context.Context, key string, body io.ReadSeeker, cond Condition) (etag string, err error)
+	// Upload writes an object of any length, as it comes, in bounded memory; nothing is
+	// there before it is whole. It makes no condition: it is for names that nobody else
+	// uses, such as random ones. If body fails, nothing is written, and its error is
+	// returned.
+	Upload(ctx context.Context, key string, body io.Reader) error
 	// Delete removes an object; one that is not there is not an error.
 	Delete(ctx context.Context, key string) error
 	// List yields the objects whose keys begin with prefix, in no promised order.

@@ -12,6 +12,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/iotest"
 	"time"
 
 	"openclaw-sandbox/internal/devcluster"
@@ -131,6 +132,28 @@ func behaves(t *testing.T, s objstore.Store) {
 			body.Close()
 			if err != nil || !bytes.Equal(b, big[r.off:r.off+r.want]) {
 				t.Errorf("range %+v: %d bytes, %v", r, len(b), err)
+			}
+		}
+	})
+	t.Run("upload", func(t *testing.T) {
+		broken := errors.New("the source broke")
+		for _, n := range []int{0, 1, 8 << 20, 8<<20 + 1, 21 << 20} {
+			key := fmt.Sprintf("u/up-%d", n)
+			content := bytes.Repeat([]byte("0123456789abcdef"), n/16+1)[:n]
+			if err := s.Upload(t.Context(), key, io.MultiReader(bytes.NewReader(content), iotest.ErrReader(broken))); !errors.Is(err, broken) {
+				t.Errorf("%d bytes, then an error: %v, want the source's error", n, err)
+			}
+			if _, _, err := s.Get(t.Context(), key); !errors.Is(err, objstore.ErrNotFound) {
+				t.Errorf("after a failed upload of %d bytes: %v, want ErrNotFound", n, err)
+			}
+			if err := s.Upload(t.Context(), key, iotest.OneByteReader(bytes.NewReader(content[:min(n, 100)]))); err != nil {
+				t.Fatal(err)
+			}
+			if err := s.Upload(t.Context(), key, bytes.NewReader(content)); err != nil {
+				t.Fatal(err)
+			}
+			if text, info := get(t, s, key); text != string(content) || info.Size != int64(n) {
+				t.Errorf("%d bytes came back as %d", n, len(text))
 			}
 		}
 	})

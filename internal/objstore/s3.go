@@ -16,6 +16,7 @@ import (
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/credentials"
+	"github.com/aws/aws-sdk-go-v2/feature/s3/transfermanager"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 	"github.com/aws/smithy-go"
@@ -26,10 +27,18 @@ const (
 	defaultAttempts       = 4
 	defaultAttemptTimeout = 15 * time.Second
 	maxConnections        = 64
+	// partSize of an upload in parts, of which R2 wants all but the last equal, and
+	// partsAtOnce of one upload: an upload holds one more than those in memory. S3
+	// takes 10,000 parts: 80 GiB.
+	partSize    = 8 << 20
+	partsAtOnce = 4
+	// abortTimeout bounds telling the store to forget the parts of an upload that failed.
+	abortTimeout = 10 * time.Second
 )
 
 type s3Store struct {
 	client         *s3.Client
+	uploads        *transfermanager.Client
 	bucket, prefix string
 }
 
@@ -75,7 +84,12 @@ func openS3(ctx context.Context, c Config, bucket, prefix string) (Store, error)
 	if prefix != "" {
 		prefix += "/"
 	}
-	return &s3Store{client: api, bucket: bucket, prefix: prefix}, nil
+	uploads := transfermanager.New(parts{api}, func(o *transfermanager.Options) {
+		o.PartSizeBytes, o.MultipartUploadThreshold, o.Concurrency = partSize, partSize, partsAtOnce
+		o.RequestChecksumCalculation = aws.RequestChecksumCalculationWhenRequired
+		o.FailTimeout = abortTimeout
+	})
+	return &s3Store{client: api, uploads: uploads, bucket: bucket, prefix: prefix}, nil
 }
 
 func (s *s3Store) Get(ctx context.Context, key string) (io.ReadCloser, Info, error) {
@@ -130,7 +144,7 @@ func (s *s3Store) Put(ctx context.Context, key string, body io.ReadSeeker, cond 
 	if cond.etag != "" {
 		in.IfMatch = aws.String(cond.etag)
 	}
-	out, err := s.client.PutObject(ctx, in, s.unsignedOverTLS)
+	out, err := s.client.PutObject(ctx, in, unsignedOverTLS)
 	if err != nil {
 		return "", s.wrap("put", key, err)
 	}
@@ -139,10 +153,53 @@ func (s *s3Store) Put(ctx context.Context, key string, body io.ReadSeeker, cond 
 
 // unsignedOverTLS spares hashing a body that TLS protects and that carries its
 // own digests. Over plain HTTP the signature covers the body.
-func (s *s3Store) unsignedOverTLS(o *s3.Options) {
+func unsignedOverTLS(o *s3.Options) {
 	if e := aws.ToString(o.BaseEndpoint); e == "" || strings.HasPrefix(e, "https://") {
 		o.APIOptions = append(o.APIOptions, v4.SwapComputePayloadSHA256ForUnsignedPayloadMiddleware)
 	}
+}
+
+func (s *s3Store) Upload(ctx context.Context, key string, body io.Reader) error {
+	if err := checkKey(key); err != nil {
+		return err
+	}
+	src := &source{Reader: body}
+	_, err := s.uploads.UploadObject(ctx, &transfermanager.UploadObjectInput{Bucket: &s.bucket, Key: aws.String(s.prefix + key), Body: src})
+	if src.err != nil {
+		return fmt.Errorf("put %s: %w", key, src.err)
+	}
+	if err = s.wrap("put", key, err); errors.Is(err, ErrNotFound) {
+		// The store knows nothing of the upload: it was completed by a request whose
+		// answer was lost, or forgotten.
+		err = fmt.Errorf("%w: %w", ErrUnreachable, err)
+	}
+	return err
+}
+
+// source remembers how the body of an upload failed, which the library's own error
+// does not always say.
+type source struct {
+	io.Reader
+	err error
+}
+
+func (s *source) Read(p []byte) (int, error) {
+	n, err := s.Reader.Read(p)
+	if err != nil && err != io.EOF {
+		s.err = err
+	}
+	return n, err
+}
+
+// parts sends the bodies of an upload as Put does its own.
+type parts struct{ *s3.Client }
+
+func (p parts) PutObject(ctx context.Context, in *s3.PutObjectInput, o ...func(*s3.Options)) (*s3.PutObjectOutput, error) {
+	return p.Client.PutObject(ctx, in, append(o, unsignedOverTLS)...)
+}
+
+func (p parts) UploadPart(ctx context.Context, in *s3.UploadPartInput, o ...func(*s3.Options)) (*s3.UploadPartOutput, error) {
+	return p.Client.UploadPart(ctx, in, append(o, unsignedOverTLS)...)
 }
 
 func (s *s3Store) Delete(ctx context.Context, key string) error {

@@ -119,7 +119,7 @@ func Fork(ctx context.Context, st objstore.Store, from sandbox.User, seq uint64,
 	return &next, nil
 }
 
-// copyObject copies by way of a file: a store's own copy is not among its verbs.
+// copyObject copies by way of this process: a store's own copy is not among its verbs.
 func copyObject(ctx context.Context, st objstore.Store, from, to string, size int64) error {
 	body, err := st.GetRange(ctx, from, 0, size)
 	if isNotFound(err) {
@@ -129,32 +129,27 @@ func copyObject(ctx context.Context, st objstore.Store, from, to string, size in
 		return err
 	}
 	defer body.Close()
-	tmp, err := os.CreateTemp("", "segment-")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(tmp.Name())
-	defer tmp.Close()
-	n, err := io.Copy(tmp, body)
-	if err == nil && n != size {
-		err = fmt.Errorf("%w: %s has %d bytes of %d", ErrCorrupt, from, n, size)
-	}
-	if err == nil {
-		_, err = tmp.Seek(0, io.SeekStart)
-	}
-	if err != nil {
-		return err
-	}
-	_, err = st.Put(ctx, to, tmp, objstore.IfAbsent())
-	if errors.Is(err, objstore.ErrPrecondition) {
-		return nil // an earlier try; names are random
-	}
-	return err
+	return st.Upload(ctx, to, &exactly{body, from, size})
 }
 
-// Import gives a new user the state that lies in dir. It returns ErrExists if the
+// exactly is a body that fails if it ends before it has n bytes.
+type exactly struct {
+	io.Reader
+	name string
+	n    int64
+}
+
+func (r *exactly) Read(p []byte) (int, error) {
+	n, err := r.Reader.Read(p)
+	if r.n -= int64(n); err == io.EOF && r.n != 0 {
+		err = fmt.Errorf("%w: %s lacks %d bytes", ErrCorrupt, r.name, r.n)
+	}
+	return n, err
+}
+
+// Import gives a new user the state that lies in dir, which nothing may change meanwhile. It returns ErrExists if the
 // user has state.
-func Import(ctx context.Context, st objstore.Store, u sandbox.User, dir *os.Root, staging string, o Options) (Stats, error) {
+func Import(ctx context.Context, st objstore.Store, u sandbox.User, dir *os.Root, o Options) (Stats, error) {
 	if err := vacant(ctx, st, u); err != nil {
 		return Stats{}, fmt.Errorf("import to %s: %w", u, err)
 	}
@@ -163,7 +158,7 @@ func Import(ctx context.Context, st objstore.Store, u sandbox.User, dir *os.Root
 		return Stats{}, err
 	}
 	r.restored = true // there is nothing to restore
-	c, err := r.Capture(ctx, dir, staging)
+	c, err := r.Still(ctx, dir)
 	if err != nil {
 		return Stats{}, errors.Join(err, r.Abandon(ctx))
 	}

@@ -20,9 +20,9 @@ func branchPrefix(u sandbox.User) string { return "users/" + string(u) + "/branc
 
 // Branch saves what a run left behind that may not save any more, since a newer
 // one has taken over: whole, beside the user's line of snapshots, where nothing
-// removes it but an operator. It returns the branch's name. A second call for the
+// removes it but an operator. Nothing may change dir any more. It returns the branch's name. A second call for the
 // same run changes nothing.
-func Branch(ctx context.Context, st objstore.Store, m Memento, w Writer, dir *os.Root, staging string, o Options) (string, error) {
+func Branch(ctx context.Context, st objstore.Store, m Memento, w Writer, dir *os.Root, o Options) (string, error) {
 	name := fmt.Sprintf("%08d-%s", m.Epoch, w.Alloc)
 	o.IndexFile = ""
 	r := &Run{store: st, opts: o, skip: newExcluder(o.Excludes), quiet: newExcluder(o.Quiet), restored: true, index: newIndex(),
@@ -35,18 +35,16 @@ func Branch(ctx context.Context, st objstore.Store, m Memento, w Writer, dir *os
 	if r.sealer, err = unwrap(o.Keys, line); err != nil {
 		return "", fmt.Errorf("branch %s: %w", m.User, err)
 	}
-	c, err := r.Capture(ctx, dir, staging)
+	c, err := r.Still(ctx, dir)
 	if err != nil {
 		return "", fmt.Errorf("branch %s: %w", m.User, err)
 	}
-	defer c.Discard()
-	seg := newBuilder(ctx, c.staging, o.Parallel, r.sealer)
+	seg := r.newSegment(ctx, fmt.Sprintf("%08d-branch-%s", m.Epoch, rand.Text()))
 	defer seg.close()
-	segment := fmt.Sprintf("%08d-branch-%s", m.Epoch, rand.Text())
-	if _, err := seg.add(c, segment, r.index); err != nil {
+	if _, err := seg.add(c, r.index); err != nil {
 		return "", fmt.Errorf("branch %s: %w", m.User, err)
 	}
-	ref, err := r.upload(ctx, seg, segment)
+	ref, err := r.upload(seg)
 	if err != nil {
 		return "", fmt.Errorf("branch %s: %w", m.User, err)
 	}

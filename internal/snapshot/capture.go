@@ -7,13 +7,15 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"time"
 )
 
-// Capture is a copy of what changed since the last save, taken while the
-// sandbox was frozen.
+// Capture is what changed since the last save: copies, taken while the sandbox was
+// frozen, or the files themselves, where nothing moves any more.
 type Capture struct {
 	staging string
+	still   *os.Root // not nil: the files are read where they are
 	changed []captured
 	deleted []pathname
 	gone    map[string]bool // segments that this save does without
@@ -27,6 +29,7 @@ type Capture struct {
 type captured struct {
 	entry entry
 	stamp stamp
+	seen  stamp  // as it was looked at; stamp is empty where it proves nothing
 	copy  string // a file's copy, in the staging folder
 }
 
@@ -40,26 +43,79 @@ const racyWindow = 20 * time.Millisecond
 // It returns ErrNotRestored for a run that did not restore, and ErrTooLarge. The
 // caller ends with Commit or Discard.
 func (r *Run) Capture(ctx context.Context, dir *os.Root, staging string) (*Capture, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	switch {
-	case r.fenced:
-		return nil, ErrFenced
-	case !r.restored:
-		return nil, ErrNotRestored
-	}
 	if err := os.MkdirAll(staging, 0o700); err != nil {
 		return nil, fmt.Errorf("capture: %w", err)
 	}
-	c := &Capture{staging: staging, gone: r.worn}
-	if err := scan(ctx, dir, c, r); err != nil {
-		return nil, errors.Join(fmt.Errorf("capture: %w", err), c.Discard())
+	return r.capture(ctx, dir, &Capture{staging: staging})
+}
+
+// Still is Capture for a tree in which nothing moves any more: nothing is copied, so
+// that it needs no room on the disk. Commit, for which dir must stay open, reads the
+// files where they are, and returns ErrMoved if one changes after all.
+func (r *Run) Still(ctx context.Context, dir *os.Root) (*Capture, error) {
+	return r.capture(ctx, dir, &Capture{still: dir})
+}
+
+func (r *Run) capture(ctx context.Context, dir *os.Root, c *Capture) (*Capture, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var err error
+	switch c.gone = r.worn; {
+	case r.fenced:
+		err = ErrFenced
+	case !r.restored:
+		err = ErrNotRestored
+	default:
+		if err = scan(ctx, dir, c, r); err != nil {
+			err = fmt.Errorf("capture: %w", err)
+		}
+	}
+	if err != nil {
+		return nil, errors.Join(err, c.Discard())
 	}
 	return c, nil
 }
 
 // Discard removes the copies.
-func (c *Capture) Discard() error { return os.RemoveAll(c.staging) }
+func (c *Capture) Discard() error {
+	if c.still != nil {
+		return nil
+	}
+	return os.RemoveAll(c.staging)
+}
+
+// ErrMoved: a file changed in a tree that was said to be still.
+var ErrMoved = errors.New("a file changes while it is saved")
+
+// open opens a captured file: its copy, or itself.
+func (c *Capture) open(ch captured) (*os.File, error) {
+	if c.still == nil {
+		return os.Open(filepath.Join(c.staging, ch.copy))
+	}
+	f, err := c.still.OpenFile(string(ch.entry.Path), openFlags, 0)
+	if gone(err) {
+		return nil, fmt.Errorf("%w: %.200q", ErrMoved, ch.entry.Path)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := c.held(ch, f); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
+
+// held says whether an open file is still as it was looked at.
+func (c *Capture) held(ch captured, f *os.File) error {
+	if c.still == nil {
+		return nil
+	}
+	info, err := f.Stat()
+	if err == nil && (!info.Mode().IsRegular() || stampOf(info) != ch.seen) {
+		err = fmt.Errorf("%w: %.200q", ErrMoved, ch.entry.Path)
+	}
+	return err
+}
 
 // sameMeta compares what can change without the content.
 func sameMeta(a, b entry) bool {

@@ -7,10 +7,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"time"
-
-	"openclaw-sandbox/internal/objstore"
 )
 
 // Stats says what a commit did.
@@ -49,12 +48,12 @@ func (r *Run) commit(ctx context.Context, c *Capture, final bool) (Stats, error)
 	if !r.restored {
 		return stats, ErrNotRestored
 	}
-	seg := newBuilder(ctx, c.staging, r.opts.Parallel, r.sealer)
-	defer seg.close()
 	next := r.head
 	next.Seq++
 	name := fmt.Sprintf("%08d-%08d-%s", next.Epoch, next.Seq, rand.Text())
-	saved, err := seg.add(c, name, r.index)
+	seg := r.newSegment(ctx, name)
+	defer seg.close()
+	saved, err := seg.add(c, r.index)
 	if err != nil {
 		return stats, fmt.Errorf("commit: %w", err)
 	}
@@ -62,7 +61,7 @@ func (r *Run) commit(ctx context.Context, c *Capture, final bool) (Stats, error)
 	stats.Changed, stats.Deleted, stats.Raw = len(seg.meta.Entries), len(seg.meta.Deleted), seg.raw
 	next.Files, next.Bytes = c.files, c.bytes
 	if stats.Changed > 0 || stats.Deleted > 0 || len(c.gone) > 0 {
-		ref, err := r.upload(ctx, seg, name)
+		ref, err := r.upload(seg)
 		if err != nil {
 			return stats, fmt.Errorf("commit: %w", err)
 		}
@@ -112,8 +111,14 @@ func (r *Run) remember(c *Capture, name string, saved []*known) {
 	r.worn = worn(r.head.Segments, r.index.live(), r.opts)
 }
 
-// upload ends the segment with its metadata and sends it.
-func (r *Run) upload(ctx context.Context, seg *builder, name string) (segmentRef, error) {
+// newSegment begins a segment of that name, which nobody else uses: it is random.
+func (r *Run) newSegment(ctx context.Context, name string) *builder {
+	send := func(body io.Reader) error { return r.store.Upload(ctx, segmentKey(r.head.User, name), body) }
+	return newBuilder(ctx, name, send, r.opts.Parallel, r.sealer)
+}
+
+// upload ends the segment with its metadata and sees it into the store.
+func (r *Run) upload(seg *builder) (segmentRef, error) {
 	raw, err := json.Marshal(seg.meta)
 	if err != nil {
 		return segmentRef{}, err
@@ -121,22 +126,17 @@ func (r *Run) upload(ctx context.Context, seg *builder, name string) (segmentRef
 	if len(raw) > maxMeta {
 		return segmentRef{}, fmt.Errorf("%w: the metadata of %d paths", ErrTooLarge, len(seg.meta.Entries))
 	}
-	packed, err := r.sealer.encrypt(name, metaPart, encoder.EncodeAll(raw, nil))
+	packed, err := r.sealer.encrypt(seg.name, metaPart, encoder.EncodeAll(raw, nil))
 	if err != nil {
 		return segmentRef{}, err
 	}
 	sum := sha256.Sum256(packed)
 	ref := segmentRef{
-		Name: name, Size: seg.size + int64(len(packed)), Raw: seg.raw, Sealed: r.sealer != nil,
+		Name: seg.name, Size: seg.size + int64(len(packed)), Raw: seg.raw, Sealed: r.sealer != nil,
 		MetaOff: seg.size, MetaRaw: int64(len(raw)), MetaSum: sum[:],
 	}
-	body, err := seg.finish(packed)
-	if err != nil {
+	if _, err := seg.out.Write(packed); err != nil {
 		return segmentRef{}, err
 	}
-	_, err = r.store.Put(ctx, segmentKey(r.head.User, ref.Name), body, objstore.IfAbsent())
-	if errors.Is(err, objstore.ErrPrecondition) {
-		err = nil // the name is random: only an earlier try of this very request can have written it
-	}
-	return ref, err
+	return ref, seg.out.finish()
 }

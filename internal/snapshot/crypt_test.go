@@ -81,7 +81,7 @@ func TestEncryption(t *testing.T) {
 	n.write("zombie", "x")
 	newer, err := with(t, st, keys("b", "b"))
 	must2(t, newer, err)
-	name, err := Branch(t.Context(), st, n.run.Memento(), Writer{Alloc: "z"}, n.root, filepath.Join(t.TempDir(), "s"), n.opts)
+	name, err := Branch(t.Context(), st, n.run.Memento(), Writer{Alloc: "z"}, n.root, n.opts)
 	if err != nil {
 		t.Fatal(err)
 	}

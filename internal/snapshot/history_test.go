@@ -146,7 +146,7 @@ func TestPinForkImport(t *testing.T) {
 	}
 	defer root.Close()
 	for range 2 {
-		_, err = Import(t.Context(), st, "dave", root, filepath.Join(t.TempDir(), "staging"), DefaultOptions())
+		_, err = Import(t.Context(), st, "dave", root, DefaultOptions())
 	}
 	if !errors.Is(err, ErrExists) || content(t, st, "dave", 0, "from-afar") != "hello" {
 		t.Errorf("the second import: %v, want ErrExists", err)
@@ -277,7 +277,7 @@ func TestBranch(t *testing.T) {
 	var name string
 	for range 2 {
 		var err error
-		if name, err = Branch(t.Context(), st, old.run.Memento(), Writer{Alloc: "lost"}, old.root, filepath.Join(t.TempDir(), "s"), old.opts); err != nil {
+		if name, err = Branch(t.Context(), st, old.run.Memento(), Writer{Alloc: "lost"}, old.root, old.opts); err != nil {
 			t.Fatal(err)
 		}
 	}

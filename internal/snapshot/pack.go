@@ -6,19 +6,16 @@ import (
 	"crypto/sha256"
 	"io"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 
 	"golang.org/x/sync/errgroup"
 )
 
-// builder packs changed files into a segment, in a file of the staging folder (or
-// in memory while it is small). Blocks are compressed in parallel and written in
-// order.
+// builder packs changed files into a segment. Blocks are compressed in parallel and
+// written in order.
 type builder struct {
 	ctx    context.Context
-	dir    string
 	sealer *sealer
 	g      *errgroup.Group
 	slots  chan struct{}    // bounds the blocks that are under way
@@ -30,22 +27,19 @@ type builder struct {
 	meta   segmentMeta
 	raw    int64 // content packed
 	size   int64 // of the blocks so far
-	mem    bytes.Buffer
-	spill  *os.File
+	out    outlet
 }
 
-// spillSize is how much of a segment is held in memory.
-const spillSize = 8 << 20
-
-func newBuilder(ctx context.Context, dir string, parallel int, key *sealer) *builder {
+// newBuilder begins a segment of that name, which upload sends to its place in the
+// store. The caller closes it.
+func newBuilder(ctx context.Context, name string, upload func(io.Reader) error, parallel int, key *sealer) *builder {
 	g, ctx := errgroup.WithContext(ctx)
-	return &builder{ctx: ctx, dir: dir, sealer: key, g: g, slots: make(chan struct{}, max(1, parallel)), order: make(chan chan []byte, max(1, parallel)), from: map[string]int{}}
+	return &builder{ctx: ctx, name: name, out: outlet{upload: upload}, sealer: key, g: g, slots: make(chan struct{}, max(1, parallel)), order: make(chan chan []byte, max(1, parallel)), from: map[string]int{}}
 }
 
 // add packs what differs from the index, in path order, and returns each captured
 // path as it now stands, also those that are not written again.
-func (b *builder) add(c *Capture, name string, x *index) ([]*known, error) {
-	b.name = name
+func (b *builder) add(c *Capture, x *index) ([]*known, error) {
 	slices.SortFunc(c.changed, func(a, b captured) int { return strings.Compare(string(a.entry.Path), string(b.entry.Path)) })
 	var saved []*known
 	b.g.Go(b.write)
@@ -73,7 +67,7 @@ func (b *builder) add(c *Capture, name string, x *index) ([]*known, error) {
 func (b *builder) addPath(ch captured, c *Capture, was *known) (*known, error) {
 	k := &known{Record: record{Entry: ch.entry, Home: b.name}, Stamp: ch.stamp}
 	if ch.entry.Kind == kindFile {
-		if err := b.addFile(filepath.Join(c.staging, ch.copy), k, was, c.gone); err != nil {
+		if err := b.addFile(c, ch, k, was); err != nil {
 			return nil, err
 		}
 	}
@@ -108,18 +102,26 @@ func (b *builder) number(seg string) int {
 	return n
 }
 
-// addFile packs one copy: what of it is new.
-func (b *builder) addFile(file string, k, was *known, gone map[string]bool) error {
-	f, err := os.Open(file)
+// addFile packs what of one file is new.
+func (b *builder) addFile(c *Capture, ch captured, k, was *known) error {
+	f, err := c.open(ch)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	e := &k.Record.Entry
-	if e.Size >= chunkedFrom {
-		k.Chunks, err = b.addLarge(f, &k.Record, was, gone)
-		return err
+	if k.Record.Entry.Size >= chunkedFrom {
+		k.Chunks, err = b.addLarge(f, &k.Record, was, c.gone)
+	} else {
+		err = b.addSmall(f, k, was, c.gone)
 	}
+	if moved := c.held(ch, f); moved != nil {
+		return moved // whatever was read
+	}
+	return err
+}
+
+func (b *builder) addSmall(f *os.File, k, was *known, gone map[string]bool) error {
+	e := &k.Record.Entry
 	content := make([]byte, e.Size)
 	if _, err := io.ReadFull(f, content); err != nil {
 		return err
@@ -203,22 +205,8 @@ func (b *builder) append(packed []byte) error {
 	sum := sha256.Sum256(packed)
 	b.meta.Blocks = append(b.meta.Blocks, block{Off: b.size, Len: int64(len(packed)), Sum: sum[:]})
 	b.size += int64(len(packed))
-	if b.spill == nil && b.mem.Len()+len(packed) > spillSize {
-		f, err := os.OpenFile(filepath.Join(b.dir, "segment"), os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
-		if err != nil {
-			return err
-		}
-		b.spill = f
-		if _, err := b.mem.WriteTo(f); err != nil {
-			return err
-		}
-	}
-	if b.spill != nil {
-		_, err := b.spill.Write(packed)
-		return err
-	}
-	b.mem.Write(packed)
-	return nil
+	_, err := b.out.Write(packed)
+	return err
 }
 
 // bury notes what is deleted: since the last save, and before, where the segment
@@ -234,21 +222,5 @@ func (b *builder) bury(c *Capture, x *index) {
 	b.meta.Deleted = slices.Compact(b.meta.Deleted)
 }
 
-// finish appends the metadata and returns the whole segment.
-func (b *builder) finish(meta []byte) (io.ReadSeeker, error) {
-	if b.spill == nil {
-		b.mem.Write(meta)
-		return bytes.NewReader(b.mem.Bytes()), nil
-	}
-	if _, err := b.spill.Write(meta); err != nil {
-		return nil, err
-	}
-	_, err := b.spill.Seek(0, io.SeekStart)
-	return b.spill, err
-}
-
-func (b *builder) close() {
-	if b.spill != nil {
-		b.spill.Close() // it was only read since it was written, or is given up
-	}
-}
+// close gives the segment up, unless it was sent.
+func (b *builder) close() { b.out.close() }

@@ -142,11 +142,11 @@ func (s *scanner) path(dir *os.Root, name string, p pathname) error {
 		s.note(p, newest)
 		return nil
 	}
+	ch := captured{entry: e, stamp: st, seen: st}
 	if s.now-newest < racyWindow.Nanoseconds() {
-		st = stamp{}
+		ch.stamp = stamp{}
 	}
-	ch := captured{entry: e, stamp: st}
-	if e.Kind == kindFile {
+	if e.Kind == kindFile && s.c.still == nil {
 		ch.copy = strconv.FormatInt(s.copies.Add(1), 10)
 		n, err := copyOut(dir, name, filepath.Join(s.c.staging, ch.copy))
 		lost := gone(err) || errors.Is(err, errNotKept)

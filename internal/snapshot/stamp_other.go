@@ -9,7 +9,7 @@ import (
 )
 
 func stampOf(info fs.FileInfo) stamp {
-	return stamp{size: info.Size(), mtime: info.ModTime().UnixNano(), Ino: 1}
+	return stamp{Size: info.Size(), MTime: info.ModTime().UnixNano(), Ino: 1}
 }
 
 // openFlags keep an open from following a link or waiting for a FIFO's other end.

@@ -21,10 +21,9 @@ import (
 )
 
 const (
-	stateName   = "state"
-	indexName   = "index"
-	runName     = "run.json"
-	stagingName = "staging"
+	stateName = "state"
+	indexName = "index"
+	runName   = "run.json"
 )
 
 // Spool is a folder of states. Its owner sees to it that an entry is uploaded once
@@ -147,18 +146,14 @@ func (e Entry) Dir() string { return e.dir }
 // returns the store's error, and leaves the entry.
 func (e Entry) Upload(ctx context.Context, st objstore.Store, o snapshot.Options) (branch string, err error) {
 	o.IndexFile = filepath.Join(e.dir, indexName)
-	staging := filepath.Join(e.dir, stagingName)
-	if err := os.RemoveAll(staging); err != nil { // of an earlier try
-		return "", fmt.Errorf("spool: %w", err)
-	}
 	dir, err := os.OpenRoot(filepath.Join(e.dir, stateName))
 	if err != nil {
 		return "", fmt.Errorf("spool: %w", err)
 	}
 	defer dir.Close()
-	err = e.save(ctx, st, dir, staging, o)
+	err = e.save(ctx, st, dir, o)
 	if errors.Is(err, snapshot.ErrFenced) {
-		branch, err = snapshot.Branch(ctx, st, e.Memento, e.Writer, dir, staging, o)
+		branch, err = snapshot.Branch(ctx, st, e.Memento, e.Writer, dir, o)
 	}
 	if err != nil {
 		return "", err
@@ -169,12 +164,12 @@ func (e Entry) Upload(ctx context.Context, st objstore.Store, o snapshot.Options
 	return branch, nil
 }
 
-func (e Entry) save(ctx context.Context, st objstore.Store, dir *os.Root, staging string, o snapshot.Options) error {
+func (e Entry) save(ctx context.Context, st objstore.Store, dir *os.Root, o snapshot.Options) error {
 	run, err := snapshot.Resume(ctx, st, e.Memento, o)
 	if err != nil {
 		return err
 	}
-	c, err := run.Capture(ctx, dir, staging)
+	c, err := run.Still(ctx, dir)
 	if err != nil {
 		return err
 	}

@@ -27,6 +27,13 @@ func (a *away) Put(ctx context.Context, key string, body io.ReadSeeker, c objsto
 	return a.Store.Put(ctx, key, body, c)
 }
 
+func (a *away) Upload(ctx context.Context, key string, body io.Reader) error {
+	if a.now.Load() {
+		return objstore.ErrUnreachable
+	}
+	return a.Store.Upload(ctx, key, body)
+}
+
 // node is a run whose state is in a folder of ours.
 type node struct {
 	t     *testing.T

@@ -143,7 +143,7 @@ func (t *task) branch() error {
 		return fmt.Errorf("open the state: %w", err)
 	}
 	defer dir.Close()
-	name, err := snapshot.Branch(ctx, t.d.store, t.memento, t.writer(), dir, t.stagingDir(), t.options())
+	name, err := snapshot.Branch(ctx, t.d.store, t.memento, t.writer(), dir, t.options())
 	if err != nil {
 		return err
 	}

@@ -8,6 +8,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -92,6 +93,9 @@ func run(m *testing.M) int {
 		return 1
 	}
 	code := m.Run()
+	if code != 0 {
+		keepLogs(filepath.Join(dir, "stack"))
+	}
 	down, stop := context.WithTimeout(context.Background(), 4*time.Minute)
 	defer stop()
 	if err := shared.Down(down); err != nil {
@@ -103,6 +107,21 @@ func run(m *testing.M) int {
 		code = 1
 	}
 	return code
+}
+
+// keepLogs puts the logs of the stack's agents beside the screenshots.
+func keepLogs(dir string) {
+	logs, err := filepath.Glob(filepath.Join(dir, "*", "*.log"))
+	if err == nil && len(logs) == 0 {
+		err = fmt.Errorf("%s has none", dir)
+	}
+	for _, from := range logs {
+		text, rerr := os.ReadFile(from)
+		err = errors.Join(err, rerr, os.WriteFile(filepath.Join(artifacts, filepath.Base(from)), text, 0o644))
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "keep the logs:", err)
+	}
 }
 
 const (
