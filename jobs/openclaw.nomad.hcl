@@ -153,9 +153,16 @@ job "openclaw" {
 
   parameterized {
     meta_required = ["user"]
-    # The last run of this user that the dispatcher knew of, for the record.
-    meta_optional = ["generation"]
+    # generation: the last run of this user that the dispatcher knew of, for the
+    # record. service: the name to register under, when there are several.
+    meta_optional = ["generation", "service"]
     payload       = "forbidden"
+  }
+
+  # What a dispatch does not say. The routers' `consul { shards }` set it per user;
+  # they follow this name as well, for what is dispatched by hand.
+  meta {
+    service = "openclaw-gateway"
   }
 
   group "sandbox" {
@@ -235,7 +242,7 @@ job "openclaw" {
       # Nomad registers a task's service after StartTask has returned, and the
       # driver returns when the gateway serves: so it begins as passing.
       service {
-        name         = "openclaw-gateway"
+        name         = NOMAD_META_service
         port         = "gateway"
         address_mode = var.address_mode
         tags         = ["openclaw"]

@@ -51,6 +51,9 @@ func serve(ctx context.Context, c config.Config, logTo io.Writer) error {
 	defer end()
 	starts := launch.DefaultConfig()
 	starts.Job, starts.Namespace = c.Job, c.Namespace
+	if c.Shards > 1 {
+		starts.Service = watch.ServiceOf
+	}
 	starts.StartTimeout, starts.CapacityWait, starts.RetryAfter = c.StartTimeout, c.CapacityWait, c.RetryAfter
 	launcher := launch.New(life, starts, nc, cc, cat, log, m.wake)
 
@@ -111,6 +114,9 @@ func ignore(err, expected error) error {
 	return err
 }
 
+// spareConns are idle connections to Consul beside those of the shards.
+const spareConns = 8
+
 // clients makes the API clients: the environment first, the config over it.
 func clients(c config.Config) (*nomad.Client, *consul.Client, error) {
 	nconf := nomad.DefaultConfig()
@@ -125,6 +131,8 @@ func clients(c config.Config) (*nomad.Client, *consul.Client, error) {
 	if c.ConsulAddress != "" {
 		cconf.Address = c.ConsulAddress
 	}
+	// Each shard holds one connection; closed and opened anew they would be churn.
+	cconf.Transport.MaxIdleConnsPerHost = c.Shards + spareConns
 	cc, err := consul.NewClient(cconf)
 	if err != nil {
 		return nil, nil, fmt.Errorf("consul.address: %w", err)

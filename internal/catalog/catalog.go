@@ -1,17 +1,19 @@
 // Package catalog knows who is where: the passing gateways in Consul, as a table
-// in memory. A look-up is one atomic load and costs no call; the table follows
-// Consul by a blocking query, and stands as it was while Consul is away.
+// in memory. A look-up is an atomic load or two and costs no call; the table
+// follows Consul by one blocking query per shard, and stands as it was while
+// Consul is away.
+//
+// Lock order: a shard's mutex, then that of waiters. Neither is held while
+// anything waits.
 package catalog
 
 import (
 	"context"
 	"fmt"
+	"hash/fnv"
 	"log/slog"
-	"math/rand/v2"
-	"net"
 	"strconv"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	consul "github.com/hashicorp/consul/api"
@@ -19,21 +21,12 @@ import (
 	"openclaw-sandbox/internal/sandbox"
 )
 
-// Instance is a user's running gateway.
-type Instance struct {
-	User       sandbox.User
-	Generation string // the allocation's id: another one is another process
-	Addr       string // host:port
-	Node       string
-	Job        string // the dispatched child job
-	created    uint64 // Consul's index of the registration: the newest wins
-}
-
 // Config says what to watch.
 type Config struct {
 	// Service is the name that gateways register under.
 	Service string
-	// Shards spreads gateways over that many names; only 1 is served yet.
+	// Shards spreads gateways over that many names, Service-0, Service-1, …; with 1
+	// there is only Service.
 	Shards int
 	// Wait is how long one blocking query may hang; Consul adds up to a sixteenth.
 	Wait time.Duration
@@ -46,81 +39,151 @@ func DefaultConfig() Config {
 	return Config{Service: "openclaw-gateway", Shards: 1, Wait: 5 * time.Minute, MinBackoff: 100 * time.Millisecond, MaxBackoff: 10 * time.Second}
 }
 
-// Catalog is the table. Run keeps it; the other methods may be called from anywhere.
-type Catalog struct {
-	config Config
-	health *consul.Health
-	log    *slog.Logger
-
-	view atomic.Pointer[view]
-
-	mu      sync.Mutex // guards changed; taken after nothing else
-	changed chan struct{}
-	gone    map[string]time.Time // evicted generations, and when
-	warned  map[string]bool      // service ids that were complained about
-	index   uint64               // of the view: an older answer does not replace a newer one
+// Shard is the number of a user's shard: the 32-bit FNV-1a hash of the user id,
+// modulo the number of shards. It is part of the contract with the job.
+func Shard(u sandbox.User, shards int) int {
+	h := fnv.New32a()
+	h.Write([]byte(u))
+	return int(h.Sum32() % uint32(shards))
 }
 
-// view is one immutable state of the table.
-type view struct {
-	users map[sandbox.User]Instance
-	at    time.Time // of Consul's last answer
+// ServiceOf is the name that the user's gateway registers under.
+func (c Config) ServiceOf(u sandbox.User) string {
+	if c.Shards <= 1 {
+		return c.Service
+	}
+	return c.Service + "-" + strconv.Itoa(Shard(u, c.Shards))
 }
 
 const (
 	// goneFor is how long an evicted gateway stays away from the table, while
 	// Consul still says that it passes.
 	goneFor = 5 * time.Second
+	// earlyFor is how long a learnt gateway stays while Consul answers and does not
+	// show it: Nomad registers a service a moment after its task runs.
+	earlyFor = 15 * time.Second
+	// freshFor is how long the answer of a point look-up serves further ones: many
+	// misses at once are one query.
+	freshFor = 100 * time.Millisecond
 	// callTimeout bounds a call that is not meant to hang.
 	callTimeout = 5 * time.Second
 	// idlePause is the least time between two answers that teach nothing new.
 	idlePause = 200 * time.Millisecond
+	// settle is the least time between two queries of one shard: a change of a node
+	// is many changes in a burst.
+	settle = 20 * time.Millisecond
+	// warnEvery spaces what is logged of an outage, which every shard notices.
+	warnEvery = 10 * time.Second
 )
+
+// Catalog is the table. Run keeps it; the other methods may be called from anywhere.
+type Catalog struct {
+	config Config
+	log    *slog.Logger
+	shards []*shard
+	// plain is the name without a shard's number, when there are several: gateways
+	// that were dispatched by hand, or before there were shards. Nil with one shard.
+	plain   *shard
+	waiters waiters
+
+	warning sync.Mutex // guards warned; taken after nothing else
+	warned  time.Time
+}
 
 // New returns an empty catalog.
 func New(c Config, client *consul.Client, log *slog.Logger) (*Catalog, error) {
-	if c.Shards != 1 {
-		return nil, fmt.Errorf("consul.shards: only 1 is served by this version, got %d", c.Shards)
+	if c.Shards < 1 {
+		return nil, fmt.Errorf("consul.shards: want 1 or more, got %d", c.Shards)
 	}
-	return &Catalog{config: c, health: client.Health(), log: log, changed: make(chan struct{}), gone: map[string]time.Time{}, warned: map[string]bool{}}, nil
+	cat := &Catalog{config: c, log: log, waiters: waiters{of: map[sandbox.User]*waiter{}}}
+	add := func(name string) *shard {
+		return &shard{catalog: cat, name: name, health: client.Health(), gone: map[string]time.Time{}, warned: map[string]bool{}}
+	}
+	if c.Shards == 1 {
+		cat.shards = []*shard{add(c.Service)}
+		return cat, nil
+	}
+	for n := range c.Shards {
+		cat.shards = append(cat.shards, add(c.Service+"-"+strconv.Itoa(n)))
+	}
+	cat.plain = add(c.Service)
+	return cat, nil
+}
+
+// all are the shards, the plain one last.
+func (c *Catalog) all(yield func(*shard) bool) {
+	for _, s := range c.shards {
+		if !yield(s) {
+			return
+		}
+	}
+	if c.plain != nil {
+		yield(c.plain)
+	}
+}
+
+func (c *Catalog) shardOf(u sandbox.User) *shard {
+	if len(c.shards) == 1 {
+		return c.shards[0]
+	}
+	return c.shards[Shard(u, len(c.shards))]
 }
 
 // Lookup returns the user's gateway.
 func (c *Catalog) Lookup(u sandbox.User) (Instance, bool) {
-	v := c.view.Load()
-	if v == nil {
-		return Instance{}, false
+	i, ok := c.shardOf(u).lookup(u)
+	if c.plain != nil {
+		if j, found := c.plain.lookup(u); found && (!ok || j.newer(i)) {
+			return j, true
+		}
 	}
-	i, ok := v.users[u]
 	return i, ok
 }
 
-// Ready reports whether there was a first full view.
-func (c *Catalog) Ready() bool { return c.view.Load() != nil }
-
-// Age is how long ago Consul last answered; zero before the first view.
-func (c *Catalog) Age() time.Duration {
-	if v := c.view.Load(); v != nil {
-		return time.Since(v.at)
+// Ready reports whether every shard had a first view.
+func (c *Catalog) Ready() bool {
+	for s := range c.all {
+		if s.view.Load() == nil {
+			return false
+		}
 	}
-	return 0
+	return true
+}
+
+// Age is how long ago Consul last answered, for the shard where that is longest;
+// zero before the first full view.
+func (c *Catalog) Age() time.Duration {
+	var oldest time.Time
+	for s := range c.all {
+		v := s.view.Load()
+		if v == nil {
+			return 0
+		}
+		if oldest.IsZero() || v.at.Before(oldest) {
+			oldest = v.at
+		}
+	}
+	return time.Since(oldest)
 }
 
 // Len is the number of users with a gateway.
 func (c *Catalog) Len() int {
-	if v := c.view.Load(); v != nil {
-		return len(v.users)
+	n := 0
+	for s := range c.all {
+		if v := s.view.Load(); v != nil {
+			n += len(v.users) + len(v.early)
+		}
 	}
-	return 0
+	return n
 }
 
 // Wait blocks until the user has a gateway for which ok holds (nil: any), or ctx
 // ends, whose error it returns.
 func (c *Catalog) Wait(ctx context.Context, u sandbox.User, ok func(Instance) bool) (Instance, error) {
+	c.waiters.join(u)
+	defer c.waiters.leave(u)
 	for {
-		c.mu.Lock()
-		changed := c.changed
-		c.mu.Unlock()
+		changed := c.waiters.next(u)
 		if i, found := c.Lookup(u); found && (ok == nil || ok(i)) {
 			return i, nil
 		}
@@ -135,137 +198,48 @@ func (c *Catalog) Wait(ctx context.Context, u sandbox.User, ok func(Instance) bo
 // Evict drops a gateway that can not be reached, before Consul notices. It does
 // nothing if the user's gateway is another generation by now.
 func (c *Catalog) Evict(u sandbox.User, generation string) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	v := c.view.Load()
-	if v == nil || v.users[u].Generation != generation {
-		return
+	c.shardOf(u).evict(u, generation)
+	if c.plain != nil {
+		c.plain.evict(u, generation)
 	}
-	c.gone[generation] = time.Now()
-	users := make(map[sandbox.User]Instance, len(v.users))
-	for k, i := range v.users {
-		if k != u {
-			users[k] = i
-		}
-	}
-	c.view.Store(&view{users: users, at: v.at})
 }
 
-// Refresh asks Consul once, now. It is for a user who seems to have no gateway,
-// before one is started.
-func (c *Catalog) Refresh(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
-	entries, meta, err := c.health.Service(c.config.Service, "", true, (&consul.QueryOptions{}).WithContext(ctx))
-	if err != nil {
-		return fmt.Errorf("ask Consul: %w", err)
+// Learn adds a gateway that Nomad says is ready, before Consul shows it. It is
+// believed until Consul shows it, or a registration that came later, or a short
+// time has passed in which Consul answered; what Consul shows already stands.
+func (c *Catalog) Learn(i Instance) {
+	s := c.shardOf(i.User)
+	if c.plain != nil {
+		if _, ok := c.plain.lookup(i.User); ok {
+			return
+		}
 	}
-	c.publish(entries, meta.LastIndex, false)
-	return nil
+	s.learn(i)
+}
+
+// Refresh asks Consul once, now, for the user's shard. It is for a user who seems
+// to have no gateway, before one is started.
+func (c *Catalog) Refresh(ctx context.Context, u sandbox.User) error {
+	return c.shardOf(u).refresh(ctx)
 }
 
 // Run follows Consul until ctx ends.
 func (c *Catalog) Run(ctx context.Context) error {
-	var index uint64
-	backoff := c.config.MinBackoff
-	for ctx.Err() == nil {
-		// Consul adds up to a sixteenth to the wait; what takes longer hangs.
-		call, cancel := context.WithTimeout(ctx, c.config.Wait+c.config.Wait/16+callTimeout)
-		q := (&consul.QueryOptions{WaitIndex: index, WaitTime: c.config.Wait}).WithContext(call)
-		entries, meta, err := c.health.Service(c.config.Service, "", true, q)
-		cancel()
-		if err != nil {
-			if ctx.Err() != nil {
-				break
-			}
-			c.log.Warn("Consul does not answer; the last view stands", "age", c.Age().Round(time.Millisecond), "error", err)
-			pause := backoff/2 + rand.N(backoff) // spread, so that routers do not come back all at once
-			backoff = min(2*backoff, c.config.MaxBackoff)
-			index = 0
-			c.pause(ctx, pause)
-			continue
-		}
-		backoff = c.config.MinBackoff
-		// The rules of consul's blocking queries: an index that went back, or is
-		// zero, starts over.
-		reset := meta.LastIndex < index
-		if reset || meta.LastIndex == 0 {
-			index = 0
-			c.pause(ctx, idlePause) // without an index the next query does not block
-		} else {
-			index = meta.LastIndex
-		}
-		c.publish(entries, meta.LastIndex, reset)
+	var wg sync.WaitGroup
+	for s := range c.all {
+		wg.Go(func() { s.run(ctx) })
 	}
+	wg.Wait()
 	return ctx.Err()
 }
 
-func (c *Catalog) pause(ctx context.Context, d time.Duration) {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-ctx.Done():
-	}
-}
-
-// publish makes an answer the view, unless the view is of a later index. reset
-// says that Consul's indexes began anew.
-func (c *Catalog) publish(entries []*consul.ServiceEntry, index uint64, reset bool) {
-	users := make(map[sandbox.User]Instance, len(entries))
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if index < c.index && !reset {
+// outage logs that Consul fails, once in a while for all shards.
+func (c *Catalog) outage(err error) {
+	c.warning.Lock()
+	defer c.warning.Unlock()
+	if time.Since(c.warned) < warnEvery {
 		return
 	}
-	c.index = index
-	for _, e := range entries {
-		i, err := instance(e)
-		if err != nil {
-			if !c.warned[e.Service.ID] {
-				c.warned[e.Service.ID] = true
-				c.log.Warn("a registered gateway is ignored", "service_id", e.Service.ID, "error", err)
-			}
-			continue
-		}
-		if at, ok := c.gone[i.Generation]; ok && time.Since(at) < goneFor {
-			continue
-		}
-		if was, ok := users[i.User]; !ok || i.newer(was) {
-			users[i.User] = i
-		}
-	}
-	for g, at := range c.gone {
-		if time.Since(at) >= goneFor {
-			delete(c.gone, g)
-		}
-	}
-	c.view.Store(&view{users: users, at: time.Now()})
-	close(c.changed)
-	c.changed = make(chan struct{})
-}
-
-// newer decides between two gateways of one user, the same way in every router.
-func (i Instance) newer(than Instance) bool {
-	if i.created != than.created {
-		return i.created > than.created
-	}
-	return i.Generation > than.Generation
-}
-
-func instance(e *consul.ServiceEntry) (Instance, error) {
-	user, err := sandbox.ParseUser(e.Service.Meta["user"])
-	if err != nil {
-		return Instance{}, err
-	}
-	generation := e.Service.Meta["generation"]
-	if generation == "" || e.Service.Port <= 0 {
-		return Instance{}, fmt.Errorf("it has no generation or no port")
-	}
-	host := e.Service.Address
-	if host == "" {
-		host = e.Node.Address
-	}
-	return Instance{User: user, Generation: generation, Addr: net.JoinHostPort(host, strconv.Itoa(e.Service.Port)),
-		Node: e.Service.Meta["node"], Job: e.Service.Meta["job"], created: e.Service.CreateIndex}, nil
+	c.warned = time.Now()
+	c.log.Warn("Consul does not answer; the last view stands", "age", c.Age().Round(time.Millisecond), "error", err)
 }

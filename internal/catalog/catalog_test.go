@@ -98,7 +98,7 @@ func TestInstances(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			f := &fakeConsul{serve: func(w http.ResponseWriter, r *http.Request) { answer(w, 7, c.entries...) }}
 			cat := f.start(t, quick(), io.Discard)
-			if err := cat.Refresh(within(t)); err != nil {
+			if err := cat.Refresh(within(t), "alice"); err != nil {
 				t.Fatal(err)
 			}
 			if i, ok := cat.Lookup("alice"); i.Generation != c.want || ok != (c.want != "") {
@@ -223,7 +223,7 @@ func TestLateRefresh(t *testing.T) {
 	run(t, cat)
 	ctx := within(t)
 	done := make(chan error, 1)
-	go func() { done <- cat.Refresh(ctx) }()
+	go func() { done <- cat.Refresh(ctx, "alice") }()
 	<-refreshing
 	close(seen)
 	if _, err := cat.Wait(ctx, "alice", nil); err != nil {
@@ -300,7 +300,7 @@ func TestWarnOnce(t *testing.T) {
 	f := &fakeConsul{serve: func(w http.ResponseWriter, r *http.Request) { answer(w, 7, entry("Bad", "g1", 80, 5)) }}
 	cat := f.start(t, quick(), &log)
 	for range 3 {
-		if err := cat.Refresh(within(t)); err != nil {
+		if err := cat.shards[0].ask(within(t)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -312,7 +312,7 @@ func TestWarnOnce(t *testing.T) {
 func TestEvict(t *testing.T) {
 	f := &fakeConsul{serve: func(w http.ResponseWriter, r *http.Request) { answer(w, 7, entry("alice", "g1", 80, 5)) }}
 	cat := f.start(t, quick(), io.Discard)
-	if err := cat.Refresh(within(t)); err != nil {
+	if err := cat.shards[0].ask(within(t)); err != nil {
 		t.Fatal(err)
 	}
 	cat.Evict("alice", "g0")
@@ -324,7 +324,7 @@ func TestEvict(t *testing.T) {
 		t.Fatal("still there")
 	}
 	// A wake begins with a point look-up; Consul has not noticed the dead node yet.
-	if err := cat.Refresh(within(t)); err != nil {
+	if err := cat.shards[0].ask(within(t)); err != nil {
 		t.Fatal(err)
 	}
 	if _, ok := cat.Lookup("alice"); ok {

@@ -44,6 +44,9 @@ func (l *Launcher) dispatchOnce(ctx context.Context, f *Flight) (string, error) 
 	// same one.
 	write := (&nomad.WriteOptions{Namespace: l.config.Namespace, IdempotencyToken: fmt.Sprintf("openclaw:%s:%s", u, last)}).WithContext(ctx)
 	meta := map[string]string{"user": string(u), "generation": last}
+	if l.config.Service != nil {
+		meta["service"] = l.config.Service(u)
+	}
 	resp, _, err := l.nomad.Jobs().Dispatch(l.config.Job, meta, nil, "", write)
 	if err != nil {
 		return "", refused(l.config.Job, err)

@@ -26,6 +26,9 @@ import (
 type Config struct {
 	// Job is the parameterized job, and Namespace its Nomad namespace ("" for default).
 	Job, Namespace string
+	// Service names what the user's gateway is to register under, as the job's meta
+	// key `service`; nil leaves it to the job.
+	Service func(u sandbox.User) string
 	// StartTimeout bounds a start, from the first request to the gateway in the catalog.
 	StartTimeout time.Duration
 	// CapacityWait is how long a start may wait for a node with room. Then it is
@@ -48,8 +51,8 @@ type Locator interface {
 	Lookup(u sandbox.User) (catalog.Instance, bool)
 	// Wait blocks until the user has a gateway for which ok holds, or returns ctx's error.
 	Wait(ctx context.Context, u sandbox.User, ok func(catalog.Instance) bool) (catalog.Instance, error)
-	// Refresh asks the source of truth once, now.
-	Refresh(ctx context.Context) error
+	// Refresh asks the source of truth once, now, for the user.
+	Refresh(ctx context.Context, u sandbox.User) error
 }
 
 // maxDispatches bounds how many starts talk to Consul and Nomad at once: their
@@ -177,7 +180,7 @@ func (l *Launcher) start(ctx context.Context, f *Flight) (catalog.Instance, erro
 	// The catalog may be a moment behind: a gateway that Consul knows needs no start.
 	refresh, cancel := context.WithTimeout(ctx, l.config.LockWait)
 	defer cancel()
-	if err := l.locator.Refresh(refresh); err != nil {
+	if err := l.locator.Refresh(refresh, f.User); err != nil {
 		l.log.Warn("start without Consul", "user", f.User, "error", err)
 	} else if i, ok := l.locator.Lookup(f.User); ok {
 		return i, nil

@@ -62,7 +62,7 @@ var _ Locator = (*fakeLocator)(nil)
 
 func (f *fakeLocator) Lookup(sandbox.User) (catalog.Instance, bool) { return catalog.Instance{}, false }
 
-func (f *fakeLocator) Refresh(ctx context.Context) error {
+func (f *fakeLocator) Refresh(ctx context.Context, _ sandbox.User) error {
 	if f.refresh == nil {
 		return nil
 	}

@@ -1,0 +1,48 @@
+package catalog
+
+import (
+	"fmt"
+	"net"
+	"strconv"
+
+	consul "github.com/hashicorp/consul/api"
+
+	"openclaw-sandbox/internal/sandbox"
+)
+
+// Instance is a user's running gateway.
+type Instance struct {
+	User       sandbox.User
+	Generation string // the allocation's id: another one is another process
+	Addr       string // host:port
+	Node       string
+	Job        string // the dispatched child job
+	// created is Consul's index of the registration: the newest wins. A learnt
+	// instance has the index that was seen when it was learnt.
+	created uint64
+}
+
+// newer decides between two gateways of one user, the same way in every router.
+func (i Instance) newer(than Instance) bool {
+	if i.created != than.created {
+		return i.created > than.created
+	}
+	return i.Generation > than.Generation
+}
+
+func instance(e *consul.ServiceEntry) (Instance, error) {
+	user, err := sandbox.ParseUser(e.Service.Meta["user"])
+	if err != nil {
+		return Instance{}, err
+	}
+	generation := e.Service.Meta["generation"]
+	if generation == "" || e.Service.Port <= 0 {
+		return Instance{}, fmt.Errorf("it has no generation or no port")
+	}
+	host := e.Service.Address
+	if host == "" {
+		host = e.Node.Address
+	}
+	return Instance{User: user, Generation: generation, Addr: net.JoinHostPort(host, strconv.Itoa(e.Service.Port)),
+		Node: e.Service.Meta["node"], Job: e.Service.Meta["job"], created: e.Service.CreateIndex}, nil
+}
