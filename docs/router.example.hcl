@@ -27,7 +27,7 @@ identity "token" {
 consul {
   address = ""                 # empty: CONSUL_HTTP_ADDR, or the agent on this node
   service = "openclaw-gateway" # the name that gateways register under
-  shards  = 1                  # only 1 is served by this version
+  shards  = 1                  # up to 128: spreads gateways over SERVICE-0, SERVICE-1, …; from about 500 sandboxes on
 }
 
 nomad {
@@ -40,7 +40,12 @@ wake {
   hold_timeout  = "2m"  # how long an API call or a WebSocket upgrade is held
   start_timeout = "3m"  # of one start
   capacity_wait = "10s" # for a node with room; then the start is withdrawn
-  retry_after   = "1m"  # how long a failure that needs an operator is remembered
+  retry_min     = "2s"  # how long a failed start is remembered, instead of trying again; doubles with each failure,
+  retry_after   = "1m"  # up to this, until a start succeeds or the user presses the button
+
+  max_starting         = 64 # starts at a time by this router; further ones queue. 0: no limit
+  max_sandboxes        = 0  # live sandboxes in all; beyond, a start gets 503. 0: no limit
+  user_starts_per_hour = 60 # of one user by this router; beyond, 429. 0: no limit
 }
 
 upstream {

@@ -55,6 +55,7 @@ func serve(ctx context.Context, c config.Config, logTo io.Writer) error {
 		starts.Service = watch.ServiceOf
 	}
 	starts.StartTimeout, starts.CapacityWait, starts.RetryAfter = c.StartTimeout, c.CapacityWait, c.RetryAfter
+	starts.RetryMin, starts.MaxStarting, starts.MaxSandboxes, starts.UserStarts = c.RetryMin, c.MaxStarting, c.MaxSandboxes, c.UserStarts
 	launcher := launch.New(life, starts, nc, cc, cat, log, m.wake)
 
 	draining := drain.New()

@@ -38,7 +38,11 @@ type Config struct {
 	HoldTimeout  time.Duration // how long an API call or an upgrade is held
 	StartTimeout time.Duration
 	CapacityWait time.Duration
-	RetryAfter   time.Duration // how long a permanent failure is remembered
+	RetryMin     time.Duration // how long a first failure is remembered; doubles with each further one
+	RetryAfter   time.Duration // how long a failure is remembered at most
+	MaxStarting  int           // starts at a time; 0 for no limit
+	MaxSandboxes int           // live sandboxes in all; 0 for no limit
+	UserStarts   int           // starts of one user an hour; 0 for no limit
 
 	DialTimeout     time.Duration
 	IdleTimeout     time.Duration // of pooled connections to a gateway; it closes its own after 5 s
@@ -48,13 +52,17 @@ type Config struct {
 // gatewayIdle is after how long a gateway closes an idle connection.
 const gatewayIdle = 5 * time.Second
 
+// maxShards leaves room below the 200 connections that a Consul agent allows one address.
+const maxShards = 128
+
 // NewConfig returns every default.
 func NewConfig() Config {
 	return Config{
 		Listen: "127.0.0.1:8080", MetricsListen: "127.0.0.1:9102", Domain: "localhost", Scheme: "http",
 		DrainDelay: 2 * time.Second, DrainTimeout: 20 * time.Second,
 		Service: "openclaw-gateway", Shards: 1, Job: "openclaw",
-		HoldTimeout: 2 * time.Minute, StartTimeout: 3 * time.Minute, CapacityWait: 10 * time.Second, RetryAfter: time.Minute,
+		HoldTimeout: 2 * time.Minute, StartTimeout: 3 * time.Minute, CapacityWait: 10 * time.Second, RetryMin: 2 * time.Second, RetryAfter: time.Minute,
+		MaxStarting: 64, UserStarts: 60,
 		DialTimeout: 5 * time.Second, IdleTimeout: 4 * time.Second, ForwardedClient: "192.0.2.1",
 	}
 }
@@ -105,7 +113,11 @@ type wakeBlock struct {
 	HoldTimeout  *string `hcl:"hold_timeout"`
 	StartTimeout *string `hcl:"start_timeout"`
 	CapacityWait *string `hcl:"capacity_wait"`
+	RetryMin     *string `hcl:"retry_min"`
 	RetryAfter   *string `hcl:"retry_after"`
+	MaxStarting  *int    `hcl:"max_starting"`
+	MaxSandboxes *int    `hcl:"max_sandboxes"`
+	UserStarts   *int    `hcl:"user_starts_per_hour"`
 }
 
 type upstreamBlock struct {
@@ -173,7 +185,11 @@ func (f *file) apply(c *Config, body hcl.Body) hcl.Diagnostics {
 		bad.duration("wake.hold_timeout", &c.HoldTimeout, b.HoldTimeout, 1)
 		bad.duration("wake.start_timeout", &c.StartTimeout, b.StartTimeout, 1)
 		bad.duration("wake.capacity_wait", &c.CapacityWait, b.CapacityWait, 0)
+		bad.duration("wake.retry_min", &c.RetryMin, b.RetryMin, 0)
 		bad.duration("wake.retry_after", &c.RetryAfter, b.RetryAfter, 0)
+		bad.count("wake.max_starting", &c.MaxStarting, b.MaxStarting)
+		bad.count("wake.max_sandboxes", &c.MaxSandboxes, b.MaxSandboxes)
+		bad.count("wake.user_starts_per_hour", &c.UserStarts, b.UserStarts)
 	}
 	if b := f.Upstream; b != nil {
 		bad.duration("upstream.dial_timeout", &c.DialTimeout, b.DialTimeout, 1)
@@ -238,8 +254,8 @@ func (c *Config) check(bad *problems) {
 	if c.Job == "" {
 		bad.at("nomad.job", "want the name of the parameterized job")
 	}
-	if c.Shards != 1 {
-		bad.at("consul.shards", "only 1 is served by this version, got %d", c.Shards)
+	if c.Shards < 1 || c.Shards > maxShards {
+		bad.at("consul.shards", "want 1 to %d, got %d", maxShards, c.Shards)
 	}
 	if c.IdleTimeout >= gatewayIdle {
 		bad.at("upstream.idle_timeout", "want less than %s, after which a gateway closes the connection itself, got %s", gatewayIdle, c.IdleTimeout)

@@ -49,7 +49,9 @@ func TestProblemsAreNamed(t *testing.T) {
 		"unknown method": {`identity "magic" {}`, "magic"},
 		"domain":         {who + `domain = "*.example.com"`, "domain"},
 		"scheme":         {who + `scheme = "ftp"`, "scheme"},
-		"shards":         {who + `consul { shards = 64 }`, "shards"},
+		"shards":         {who + `consul { shards = 129 }`, "1 to 128"},
+		"no shards":      {who + `consul { shards = 0 }`, "shards"},
+		"a limit":        {who + `wake { max_starting = -1 }`, "wake.max_starting"},
 		"client":         {who + `upstream { forwarded_client = "127.0.0.1" }`, "forwarded_client"},
 	} {
 		t.Run(name, func(t *testing.T) {

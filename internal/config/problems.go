@@ -69,3 +69,14 @@ func (p *problems) duration(setting string, into *time.Duration, from *string, l
 	}
 	*into = d
 }
+
+// count takes a setting that may not be negative.
+func (p *problems) count(setting string, into *int, from *int) {
+	switch {
+	case from == nil:
+	case *from < 0:
+		p.at(setting, "want 0 for no limit, or more, got %d", *from)
+	default:
+		*into = *from
+	}
+}

@@ -1,11 +1,13 @@
 package launch
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -21,13 +23,10 @@ const LockPrefix = "openclaw/start/"
 // dispatchOnce returns the id of the user's one live child job, and dispatches
 // it if there is none.
 func (l *Launcher) dispatchOnce(ctx context.Context, f *Flight) (string, error) {
-	// Not too many at once: agents limit the connections of one address.
-	select {
-	case l.slots <- struct{}{}:
-		defer func() { <-l.slots }()
-	case <-ctx.Done():
-		return "", ctx.Err()
+	if err := l.take(ctx); err != nil {
+		return "", err
 	}
+	defer l.give()
 	u := f.User
 	unlock := l.lock(ctx, u)
 	defer unlock()
@@ -37,7 +36,7 @@ func (l *Launcher) dispatchOnce(ctx context.Context, f *Flight) (string, error) 
 	}
 	if len(live) > 0 {
 		l.log.Info("following a start that is under way", "user", u, "job", live[0].ID)
-		return live[0].ID, nil
+		return live[0].ID, l.stopOthers(ctx, u, live)
 	}
 	// A dead child keeps its token until it is collected, so the token must
 	// differ after each run; and two routers that see the same past must make the
@@ -47,10 +46,12 @@ func (l *Launcher) dispatchOnce(ctx context.Context, f *Flight) (string, error) 
 	if l.config.Service != nil {
 		meta["service"] = l.config.Service(u)
 	}
-	resp, _, err := l.nomad.Jobs().Dispatch(l.config.Job, meta, nil, "", write)
+	// The user is in the child's id, so that a look lists theirs and not everybody's.
+	resp, _, err := l.nomad.Jobs().Dispatch(l.config.Job, meta, nil, string(u), write)
 	if err != nil {
 		return "", refused(l.config.Job, err)
 	}
+	f.dispatched = true
 	l.log.Info("dispatched", "user", u, "job", resp.DispatchedJobID)
 	return l.keepOldest(ctx, u, resp.DispatchedJobID)
 }
@@ -133,24 +134,27 @@ func (l *Launcher) lock(ctx context.Context, u sandbox.User) (unlock func()) {
 const callTimeout = 10 * time.Second
 
 // children are the user's live child jobs, oldest first, and the id of the
-// newest dead one ("" if none).
+// newest dead one ("" if none). It returns errEnding while the last one ends.
 func (l *Launcher) children(ctx context.Context, u sandbox.User) (live []*nomad.JobListStub, last string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	q := (&nomad.QueryOptions{Namespace: l.config.Namespace, Prefix: l.config.Job + "/dispatch-",
-		// The server filters; jobs without that key do not match (seen on Nomad 1.11.3).
-		Filter: fmt.Sprintf(`Meta.user == %q`, string(u))}).WithContext(ctx)
-	jobs, _, err := l.nomad.Jobs().ListOptions(&nomad.JobListOptions{Fields: &nomad.JobListFields{Meta: true}}, q)
-	if err != nil {
-		return nil, "", fmt.Errorf("list the user's jobs: %w", err)
-	}
-	ending := false
-	slices.SortFunc(jobs, func(a, b *nomad.JobListStub) int {
-		if a.CreateIndex != b.CreateIndex {
-			return int(a.CreateIndex) - int(b.CreateIndex)
+	var jobs []*nomad.JobListStub
+	// The ids of those that were dispatched by hand begin with the time.
+	for _, begin := range []string{string(u) + "-", strconv.FormatInt(time.Now().Unix(), 10)[:1]} {
+		q := (&nomad.QueryOptions{Namespace: l.config.Namespace, Prefix: l.config.children() + begin,
+			// The server filters; jobs without that key do not match (seen on Nomad 1.11.3).
+			Filter: fmt.Sprintf(`Meta.user == %q`, string(u))}).WithContext(ctx)
+		more, _, err := l.nomad.Jobs().ListOptions(&nomad.JobListOptions{Fields: &nomad.JobListFields{Meta: true}}, q)
+		if err != nil {
+			return nil, "", fmt.Errorf("list the user's jobs: %w", err)
 		}
-		return strings.Compare(a.ID, b.ID)
+		jobs = append(jobs, more...)
+	}
+	slices.SortFunc(jobs, func(a, b *nomad.JobListStub) int {
+		return cmp.Or(cmp.Compare(a.CreateIndex, b.CreateIndex), strings.Compare(a.ID, b.ID))
 	})
+	jobs = slices.CompactFunc(jobs, func(a, b *nomad.JobListStub) bool { return a.ID == b.ID })
+	ending := false
 	for _, j := range jobs {
 		switch {
 		case j.ParentID != l.config.Job || j.Meta["user"] != string(u):
@@ -185,7 +189,8 @@ func busy(j *nomad.JobListStub) bool {
 	return false
 }
 
-// settled is children, once the user's last run has ended.
+// settled is children, once the user's last run has ended. The caller's right to
+// talk to Nomad is given to others meanwhile: a run may take minutes to end.
 func (l *Launcher) settled(ctx context.Context, f *Flight) ([]*nomad.JobListStub, string, error) {
 	for {
 		live, last, err := l.children(ctx, f.User)
@@ -197,11 +202,15 @@ func (l *Launcher) settled(ctx context.Context, f *Flight) ([]*nomad.JobListStub
 		default:
 			return live, last, err
 		}
+		l.give()
 		timer := time.NewTimer(endingPause)
 		select {
 		case <-timer.C:
 		case <-ctx.Done():
 			timer.Stop()
+		}
+		l.calls <- struct{}{} // not take: the caller gives it back whatever happens
+		if ctx.Err() != nil {
 			return nil, "", ctx.Err()
 		}
 	}
@@ -220,13 +229,18 @@ func (l *Launcher) keepOldest(ctx context.Context, u sandbox.User, dispatched st
 	if len(live) == 0 {
 		return dispatched, nil // it may have failed already
 	}
+	return live[0].ID, l.stopOthers(ctx, u, live)
+}
+
+// stopOthers stops all but the first.
+func (l *Launcher) stopOthers(ctx context.Context, u sandbox.User, live []*nomad.JobListStub) error {
 	for _, extra := range live[1:] {
 		l.log.Warn("stopping a second start", "user", u, "job", extra.ID)
 		if err := l.deregister(ctx, extra.ID); err != nil {
-			return "", err
+			return err
 		}
 	}
-	return live[0].ID, nil
+	return nil
 }
 
 func (l *Launcher) deregister(ctx context.Context, job string) error {

@@ -13,6 +13,8 @@ import (
 type Flight struct {
 	User sandbox.User
 
+	dispatched bool // a new child was dispatched for it; the flight's own goroutine only
+
 	mu       sync.Mutex
 	progress sandbox.Progress
 	changed  chan struct{} // closed and replaced at each change of progress
@@ -24,8 +26,11 @@ type Flight struct {
 
 func newFlight(u sandbox.User) *Flight {
 	return &Flight{User: u, changed: make(chan struct{}), done: make(chan struct{}),
-		progress: sandbox.Progress{Phase: sandbox.PhaseQueued, Message: "Asking for a place to run"}}
+		progress: asking}
 }
+
+// asking is the progress of a start that begins.
+var asking = sandbox.Progress{Phase: sandbox.PhaseQueued, Message: "Asking for a place to run"}
 
 // Progress is how far the start is, and a channel that is closed at the next change.
 func (f *Flight) Progress() (sandbox.Progress, <-chan struct{}) {

@@ -1,10 +1,15 @@
 // Package launch starts a user's sandbox, exactly once, however many requests
 // and routers ask. In this process one Flight per user; across processes, in
 // this order: a Consul lock per user, a look at the user's live children of the
-// parameterized Nomad job (one that lives is followed, also one that was
-// dispatched by hand), a dispatch with an idempotency token made of the user and
-// the last dead child, and a second look that keeps the oldest live child.
-// Without Consul the last three still hold.
+// parameterized Nomad job (the oldest that lives is followed, also one that was
+// dispatched by hand, and the others are stopped), a dispatch with an idempotency
+// token made of the user and the last dead child, and a second look that keeps the
+// oldest live child. Without Consul the last three still hold.
+//
+// Not every wish is a start: see admission.go for how many at once, in all and per
+// user, and memory.go for what has just failed.
+//
+// Lock order: a Launcher's mutex, then a Flight's.
 package launch
 
 import (
@@ -19,6 +24,7 @@ import (
 	nomad "github.com/hashicorp/nomad/api"
 
 	"openclaw-sandbox/internal/catalog"
+	"openclaw-sandbox/internal/events"
 	"openclaw-sandbox/internal/sandbox"
 )
 
@@ -37,13 +43,20 @@ type Config struct {
 	// LockWait bounds the wait for Consul before a start goes on without it: for
 	// one look-up, and for the lock of another router's dispatch.
 	LockWait time.Duration
-	// RetryAfter is how long a failure that a retry can not mend is remembered.
-	RetryAfter time.Duration
+	// RetryMin is how long a first failure is remembered; each further one doubles
+	// that, up to RetryAfter.
+	RetryMin, RetryAfter time.Duration
+
+	// MaxStarting is how many starts there are at a time; further ones queue.
+	// MaxSandboxes is how many sandboxes may live in all, and UserStarts how many
+	// starts one user has an hour. Zero is no limit.
+	MaxStarting, MaxSandboxes, UserStarts int
 }
 
 // DefaultConfig are the settings that a deployment rarely changes.
 func DefaultConfig() Config {
-	return Config{Job: "openclaw", StartTimeout: 3 * time.Minute, CapacityWait: 10 * time.Second, LockWait: 5 * time.Second, RetryAfter: time.Minute}
+	return Config{Job: "openclaw", StartTimeout: 3 * time.Minute, CapacityWait: 10 * time.Second, LockWait: 5 * time.Second,
+		RetryMin: 2 * time.Second, RetryAfter: time.Minute, MaxStarting: 64, UserStarts: 60}
 }
 
 // Locator is where a started gateway turns up.
@@ -53,11 +66,15 @@ type Locator interface {
 	Wait(ctx context.Context, u sandbox.User, ok func(catalog.Instance) bool) (catalog.Instance, error)
 	// Refresh asks the source of truth once, now, for the user.
 	Refresh(ctx context.Context, u sandbox.User) error
+	// Learn adds what Nomad knows before the source of truth does.
+	Learn(i catalog.Instance)
+	// Len is how many users have a gateway.
+	Len() int
 }
 
-// maxDispatches bounds how many starts talk to Consul and Nomad at once: their
-// agents allow one address about a hundred connections.
-const maxDispatches = 16
+// maxCalls bounds how many flights talk to Consul and Nomad at once: their agents
+// allow one address about a hundred connections.
+const maxCalls = 16
 
 // Launcher starts sandboxes. Its flights end when the context of New does.
 type Launcher struct {
@@ -69,18 +86,18 @@ type Launcher struct {
 	log     *slog.Logger
 	observe func(outcome string, took time.Duration)
 
-	slots chan struct{} // one for each dispatch at a time
+	calls     chan struct{} // one for each flight that talks to Consul and Nomad
+	events    *events.Stream
+	described described
 
-	wg      sync.WaitGroup
-	mu      sync.Mutex // guards what follows; never held while anything waits
-	flights map[sandbox.User]*Flight
-	failed  map[sandbox.User]failed
-}
-
-// failed is a failure that a retry can not mend.
-type failed struct {
-	flight *Flight
-	until  time.Time
+	wg       sync.WaitGroup
+	mu       sync.Mutex // guards what follows; never held while anything waits
+	flights  map[sandbox.User]*Flight
+	queue    []*Flight // of flights, those that have not begun
+	starting int       // of flights, those that have
+	failed   map[sandbox.User]failed
+	starts   map[sandbox.User]*allowance
+	tidied   time.Time // when failed and starts were last looked through
 }
 
 // New returns a launcher; ctx ends all its flights. observe is told of each
@@ -89,9 +106,28 @@ func New(ctx context.Context, c Config, nc *nomad.Client, cc *consul.Client, l L
 	if observe == nil {
 		observe = func(string, time.Duration) {}
 	}
-	return &Launcher{slots: make(chan struct{}, maxDispatches), ctx: ctx, config: c, nomad: nc, consul: cc, locator: l, log: log, observe: observe,
-		flights: map[sandbox.User]*Flight{}, failed: map[sandbox.User]failed{}}
+	stream := events.DefaultConfig()
+	stream.Namespace, stream.Prefix = c.Namespace, c.children()
+	launcher := &Launcher{calls: make(chan struct{}, maxCalls), ctx: ctx, config: c, nomad: nc, consul: cc, locator: l, log: log, observe: observe,
+		events: events.New(stream, nc, log), flights: map[sandbox.User]*Flight{}, failed: map[sandbox.User]failed{}, starts: map[sandbox.User]*allowance{}}
+	launcher.wg.Go(func() { launcher.events.Run(ctx) })
+	return launcher
 }
+
+// children is what the ids of the job's children begin with.
+func (c Config) children() string { return c.Job + "/dispatch-" }
+
+// take waits for the right to talk to Consul and Nomad; give returns it.
+func (l *Launcher) take(ctx context.Context) error {
+	select {
+	case l.calls <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (l *Launcher) give() { <-l.calls }
 
 // Wait blocks until every flight has ended; call it after New's context has.
 func (l *Launcher) Wait() { l.wg.Wait() }
@@ -103,32 +139,35 @@ func (l *Launcher) Flight(u sandbox.User) (*Flight, bool) {
 	if f, ok := l.flights[u]; ok {
 		return f, true
 	}
-	if was, ok := l.failed[u]; ok && time.Now().Before(was.until) {
-		return was.flight, true
+	if f := l.remembered(u); f != nil {
+		return f, true
 	}
 	return nil, false
 }
 
 // Wake joins the user's flight, and begins one if there is none. After a failure
-// that a retry can not mend it returns the failed flight for a while, unless
-// retry says that a person asks again.
+// it returns the failed flight for a while, unless retry says that a person asks
+// again. A start that is not allowed is a flight that has failed.
 func (l *Launcher) Wake(u sandbox.User, retry bool) *Flight {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if f, ok := l.flights[u]; ok {
 		return f
 	}
-	if was, ok := l.failed[u]; ok && !retry && time.Now().Before(was.until) {
-		return was.flight
-	}
-	for k, was := range l.failed {
-		if k == u || time.Now().After(was.until) {
-			delete(l.failed, k)
-		}
+	l.tidy()
+	if retry {
+		delete(l.failed, u)
+	} else if f := l.remembered(u); f != nil {
+		return f
 	}
 	f := newFlight(u)
+	if refused := l.refuse(u); refused != nil {
+		f.fail(refused)
+		return f
+	}
 	l.flights[u] = f
-	l.wg.Go(func() { l.fly(f) })
+	l.queue = append(l.queue, f)
+	l.admit()
 	return f
 }
 
@@ -143,21 +182,28 @@ func (l *Launcher) fly(f *Flight) {
 		failure = l.explain(ctx, err)
 		outcome = string(failure.Reason)
 	}
-	l.mu.Lock()
-	delete(l.flights, f.User)
-	if failure != nil && failure.Reason.Permanent() {
-		l.failed[f.User] = failed{f, time.Now().Add(l.config.RetryAfter)}
-	}
-	l.mu.Unlock()
 	took := time.Since(begin)
 	l.observe(outcome, took)
 	if failure != nil {
 		l.log.Warn("a start failed", "user", f.User, "reason", failure.Reason, "after", took.Round(time.Millisecond), "error", err)
-		f.fail(failure)
-		return
+	} else {
+		l.log.Info("a sandbox is ready", "user", f.User, "generation", instance.Generation, "after", took.Round(time.Millisecond))
 	}
-	l.log.Info("a sandbox is ready", "user", f.User, "generation", instance.Generation, "after", took.Round(time.Millisecond))
-	f.land(instance)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.flights, f.User)
+	if failure != nil {
+		l.remember(f, failure)
+		f.fail(failure)
+	} else {
+		delete(l.failed, f.User)
+		f.land(instance)
+	}
+	if !f.dispatched {
+		l.refund(f.User) // it ran already, or nothing came of the start
+	}
+	l.starting--
+	l.admit()
 }
 
 // explain gives an error of a start its class.

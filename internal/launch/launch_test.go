@@ -12,6 +12,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	consul "github.com/hashicorp/consul/api"
@@ -56,11 +57,26 @@ func (f *fakeNomad) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 type fakeLocator struct {
 	refresh func(ctx context.Context) error
 	wait    func(ctx context.Context, ok func(catalog.Instance) bool) (catalog.Instance, error)
+	learn   func(catalog.Instance)
+	len     func() int
 }
 
 var _ Locator = (*fakeLocator)(nil)
 
 func (f *fakeLocator) Lookup(sandbox.User) (catalog.Instance, bool) { return catalog.Instance{}, false }
+
+func (f *fakeLocator) Learn(i catalog.Instance) {
+	if f.learn != nil {
+		f.learn(i)
+	}
+}
+
+func (f *fakeLocator) Len() int {
+	if f.len == nil {
+		return 0
+	}
+	return f.len()
+}
 
 func (f *fakeLocator) Refresh(ctx context.Context, _ sandbox.User) error {
 	if f.refresh == nil {
@@ -191,26 +207,30 @@ func TestElection(t *testing.T) {
 // TestHungNomad: a Nomad that takes the request and never answers is told long
 // before the whole start's limit.
 func TestHungNomad(t *testing.T) {
-	n := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
-	ctx, cancel := context.WithTimeout(t.Context(), 12*time.Second)
-	defer cancel()
-	_, err := testLauncher(t, DefaultConfig(), n, &fakeLocator{}).Wake("alice", false).Wait(ctx)
-	var f *sandbox.Failure
-	if !errors.As(err, &f) {
-		t.Errorf("after 12 s of a hung Nomad: %v; want a failure", err)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		n := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
+		ctx, cancel := context.WithTimeout(t.Context(), 12*time.Second)
+		defer cancel()
+		_, err := simulated(t, DefaultConfig(), n, &fakeLocator{}).Wake("alice", false).Wait(ctx)
+		var f *sandbox.Failure
+		if !errors.As(err, &f) {
+			t.Errorf("after 12 s of a hung Nomad: %v; want a failure", err)
+		}
+	})
 }
 
 // TestHungConsul: likewise the look-up before a start; the start goes on.
 func TestHungConsul(t *testing.T) {
-	kids := []*nomad.JobListStub{child("openclaw/dispatch-1", 8, "running")}
-	n := &fakeNomad{list: func() []*nomad.JobListStub { return kids }}
-	loc := &fakeLocator{wait: found("openclaw/dispatch-1"), refresh: func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }}
-	ctx, cancel := context.WithTimeout(t.Context(), 12*time.Second)
-	defer cancel()
-	if _, err := testLauncher(t, DefaultConfig(), n, loc).Wake("alice", false).Wait(ctx); err != nil {
-		t.Errorf("after 12 s of a hung Consul: %v", err)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		kids := []*nomad.JobListStub{child("openclaw/dispatch-1", 8, "running")}
+		n := &fakeNomad{list: func() []*nomad.JobListStub { return kids }}
+		loc := &fakeLocator{wait: found("openclaw/dispatch-1"), refresh: func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }}
+		ctx, cancel := context.WithTimeout(t.Context(), 12*time.Second)
+		defer cancel()
+		if _, err := simulated(t, DefaultConfig(), n, loc).Wake("alice", false).Wait(ctx); err != nil {
+			t.Errorf("after 12 s of a hung Consul: %v", err)
+		}
+	})
 }
 
 // TestStreamGap: the stream breaks and loses the event; the failure is seen all

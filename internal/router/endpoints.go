@@ -52,8 +52,9 @@ func (rt *Router) start(w http.ResponseWriter, r *http.Request, c call) {
 		rt.refuse(w, r, problem{Status: http.StatusMethodNotAllowed, Title: "POST only", Detail: "Send a POST to start the sandbox."})
 		return
 	}
+	var f Flight
 	if _, ok := rt.catalog.Lookup(c.user); !ok {
-		rt.launcher.Wake(c.user, true)
+		f = rt.launcher.Wake(c.user, true)
 	}
 	if kind, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type")); kind == "application/x-www-form-urlencoded" {
 		// The button, without JavaScript: back to what was asked for.
@@ -64,6 +65,13 @@ func (rt *Router) start(w http.ResponseWriter, r *http.Request, c call) {
 		}
 		http.Redirect(w, r, to, http.StatusSeeOther)
 		return
+	}
+	if f != nil && over(f) {
+		// Not even begun: a limit, which no status would show afterwards.
+		if failure := ended(r.Context(), f); failure != nil {
+			rt.refuse(w, r, ofFailure(failure))
+			return
+		}
 	}
 	rt.status(w, c)
 }

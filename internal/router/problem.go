@@ -2,6 +2,7 @@ package router
 
 import (
 	"encoding/json"
+	"math"
 	"net/http"
 	"strconv"
 	"time"
@@ -33,12 +34,16 @@ var stopped = problem{Status: http.StatusServiceUnavailable, Title: "Stopped", R
 	Detail: "The sandbox is stopped. Reload the page to wake it."}
 
 func ofFailure(f *sandbox.Failure) problem {
-	p := problem{Status: http.StatusServiceUnavailable, Title: "Your sandbox could not be started", Detail: f.Message, Reason: f.Reason, RetryAfter: retryOther}
+	p := problem{Status: http.StatusServiceUnavailable, Title: "Your sandbox could not be started", Detail: f.Message, Reason: f.Reason}
 	switch {
 	case f.Reason == sandbox.ReasonNoCapacity:
-		p.RetryAfter = retryCapacity
+		p.RetryAfter = max(retryCapacity, f.RetryAfter)
+	case f.Reason == sandbox.ReasonTooOften:
+		p.Status, p.Title, p.RetryAfter = http.StatusTooManyRequests, "Started too often", f.RetryAfter
 	case f.Reason.Permanent():
 		p.Status, p.RetryAfter = http.StatusInternalServerError, 0
+	default:
+		p.RetryAfter = max(retryOther, f.RetryAfter)
 	}
 	return p
 }
@@ -56,7 +61,7 @@ func (rt *Router) refuse(w http.ResponseWriter, r *http.Request, p problem) {
 
 func setRetryAfter(w http.ResponseWriter, d time.Duration) {
 	if d > 0 {
-		w.Header().Set("Retry-After", strconv.Itoa(int(d.Seconds())))
+		w.Header().Set("Retry-After", strconv.Itoa(int(math.Ceil(d.Seconds()))))
 	}
 }
 

@@ -181,14 +181,24 @@ func (rt *Router) hold(r *http.Request, u sandbox.User) (catalog.Instance, *prob
 // progressPage shows a start. Its status is never 200, so that no cache, no
 // crawler and no service worker takes it for the page that was asked for.
 func (rt *Router) progressPage(w http.ResponseWriter, r *http.Request, c call, f Flight) {
-	p, _ := f.Progress()
 	status, retry := http.StatusServiceUnavailable, retryStarting
-	if p.Phase == sandbox.PhaseFailed {
-		of := ofFailure(&sandbox.Failure{Reason: p.Reason})
-		status, retry = of.Status, of.RetryAfter
+	if over(f) {
+		if failure := ended(r.Context(), f); failure != nil {
+			of := ofFailure(failure)
+			status, retry = of.Status, of.RetryAfter
+		}
 	}
+	p, _ := f.Progress()
 	setRetryAfter(w, retry)
 	web.Write(w, status, web.Page{User: c.user, Base: c.base, To: c.base + r.URL.RequestURI(), Live: true, Progress: p})
+}
+
+// ended is how a flight that is over has failed; nil if it has not.
+func ended(ctx context.Context, f Flight) *sandbox.Failure {
+	var failure *sandbox.Failure
+	_, err := f.Wait(ctx)
+	errors.As(err, &failure)
+	return failure
 }
 
 // GatewayDown answers a request whose gateway did not. It is the proxy's error page.

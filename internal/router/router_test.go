@@ -198,8 +198,14 @@ func TestHeldCallers(t *testing.T) {
 	for reason, want := range map[sandbox.Reason]struct {
 		status int
 		retry  string
-	}{sandbox.ReasonNoCapacity: {503, "10"}, sandbox.ReasonNotReady: {503, "5"}, sandbox.ReasonConfig: {500, ""}} {
-		s.Wake("bob", true).(*flight).fail(&sandbox.Failure{Reason: reason, Message: "Because."})
+		after  time.Duration
+	}{sandbox.ReasonNoCapacity: {503, "10", 0}, sandbox.ReasonNotReady: {503, "5", 2 * time.Second}, sandbox.ReasonExited: {503, "40", 40 * time.Second},
+		sandbox.ReasonConfig: {500, "", 0}, sandbox.ReasonLimit: {503, "31", 30*time.Second + 1}, sandbox.ReasonTooOften: {429, "600", 10 * time.Minute}} {
+		s.Wake("bob", true).(*flight).fail(&sandbox.Failure{Reason: reason, Message: "Because.", RetryAfter: want.after})
+		// A person's page says as much as a program's answer.
+		if resp, body := s.ask("GET", "bob.claw.test", "/", "", "Accept: text/html"); resp.StatusCode != want.status || resp.Header.Get("Retry-After") != want.retry || !strings.Contains(body, "Because.") {
+			t.Errorf("%s: a page with %s, Retry-After %q; want %v", reason, resp.Status, resp.Header.Get("Retry-After"), want)
+		}
 		resp, body := s.ask("GET", "bob.claw.test", "/", "")
 		if resp.StatusCode != want.status || resp.Header.Get("Retry-After") != want.retry || !strings.Contains(body, string(reason)) || !strings.Contains(body, "Because.") {
 			t.Errorf("%s: %s, Retry-After %q, %s; want %v", reason, resp.Status, resp.Header.Get("Retry-After"), body, want)

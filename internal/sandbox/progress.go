@@ -3,6 +3,7 @@ package sandbox
 import (
 	"fmt"
 	"strconv"
+	"time"
 )
 
 // Phase is a step of a sandbox's start, in the order in which they come.
@@ -36,6 +37,8 @@ const (
 	ReasonExited           Reason = "exited"            // the gateway exited before it was ready
 	ReasonNotReady         Reason = "not_ready"         // the gateway was not ready in time
 	ReasonConfig           Reason = "config"            // the job or the plugin is configured wrongly
+	ReasonLimit            Reason = "limit"             // the operator's limit of sandboxes is reached
+	ReasonTooOften         Reason = "too_often"         // the user's starts of this hour are used up
 	ReasonInternal         Reason = "internal"          // anything else
 )
 
@@ -51,11 +54,13 @@ func (r Reason) Permanent() bool {
 
 // Progress is how far a start is.
 type Progress struct {
-	Phase   Phase  `json:"phase"`
-	Done    int64  `json:"done,omitempty"`  // bytes restored so far
-	Total   int64  `json:"total,omitempty"` // bytes to restore
-	Reason  Reason `json:"reason,omitempty"`
-	Message string `json:"message,omitempty"` // one sentence for a person
+	Phase Phase `json:"phase"`
+	Done  int64 `json:"done,omitempty"`  // bytes restored so far
+	Total int64 `json:"total,omitempty"` // bytes to restore
+	// Position is the place in the router's line of starts; 1 is next, 0 is not in line.
+	Position int    `json:"position,omitempty"`
+	Reason   Reason `json:"reason,omitempty"`
+	Message  string `json:"message,omitempty"` // one sentence for a person
 }
 
 // The keys of a task event's annotations (Nomad shows them as an event's
@@ -97,6 +102,8 @@ type Failure struct {
 	Reason  Reason
 	Message string // one sentence for a person: the cause and the next step
 	Err     error  // what lies beneath, for logs; may be nil
+	// RetryAfter is when another try makes sense; zero leaves it to the reason.
+	RetryAfter time.Duration
 }
 
 func (f *Failure) Error() string {

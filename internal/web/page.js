@@ -20,6 +20,13 @@
     return (n / k / k / k).toFixed(1) + " GB";
   }
 
+  function place(n) {
+    if (!n) return "";
+    if (n === 1) return "next";
+    const tens = n % 100;
+    return n + (tens >= 11 && tens <= 13 ? "th" : { 1: "st", 2: "nd", 3: "rd" }[n % 10] || "th") + " in line";
+  }
+
   function begin() {
     began = since = performance.now();
     reached = -1;
@@ -52,7 +59,8 @@
       $("bar").value = p.done || 0;
       $("count").textContent = size(p.done || 0) + " of " + size(p.total);
     }
-    const title = failed ? titles[p.reason || ""] || titles[""] : p.phase === "ready" ? "Ready" : "Waking your sandbox";
+    if (now === 0) lines[0].querySelector(".took").textContent = place(p.position);
+    const title = failed ? titles[p.reason || ""] || titles[""] : p.phase === "ready" ? "Ready" : p.position ? "Waiting in line" : "Waking your sandbox";
     $("title").textContent = title;
     document.title = title + document.title.replace(/^.*?( · |$)/, "$1");
     if (failed) clearInterval(timer);

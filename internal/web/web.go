@@ -101,6 +101,8 @@ var titles = map[sandbox.Reason]string{
 	sandbox.ReasonExited:           "Your sandbox stopped while starting",
 	sandbox.ReasonNotReady:         "Your sandbox takes too long",
 	sandbox.ReasonConfig:           "Not set up correctly",
+	sandbox.ReasonLimit:            "No room right now",
+	sandbox.ReasonTooOften:         "Started too often",
 	"":                             "Your sandbox could not be started",
 }
 
@@ -115,7 +117,30 @@ func Title(p sandbox.Progress) string {
 	case sandbox.PhaseReady:
 		return "Ready"
 	}
+	if p.Position > 0 {
+		return "Waiting in line"
+	}
 	return "Waking your sandbox"
+}
+
+// Place is a place in line for a person: "next", then "2nd in line" and so on.
+func (p Page) Place() string {
+	switch n := p.Progress.Position; {
+	case n <= 0:
+		return ""
+	case n == 1:
+		return "next"
+	case n%100 >= 11 && n%100 <= 13:
+		return fmt.Sprintf("%dth in line", n)
+	case n%10 == 1:
+		return fmt.Sprintf("%dst in line", n)
+	case n%10 == 2:
+		return fmt.Sprintf("%dnd in line", n)
+	case n%10 == 3:
+		return fmt.Sprintf("%drd in line", n)
+	default:
+		return fmt.Sprintf("%dth in line", n)
+	}
 }
 
 // Failed reports whether the start has ended without a gateway.
@@ -171,7 +196,7 @@ func at(p sandbox.Phase) int {
 // failedAt is the line that a reason belongs to, for a page that did not see how
 // far the start came. The reasons that are not here can befall any.
 var failedAt = map[sandbox.Reason]int{
-	sandbox.ReasonNoCapacity: 0, sandbox.ReasonConfig: 0,
+	sandbox.ReasonNoCapacity: 0, sandbox.ReasonConfig: 0, sandbox.ReasonLimit: 0, sandbox.ReasonTooOften: 0,
 	sandbox.ReasonStoreUnreachable: 1, sandbox.ReasonStoreDenied: 1, sandbox.ReasonStateCorrupt: 1, sandbox.ReasonStateTooLarge: 1, sandbox.ReasonFenced: 1,
 	sandbox.ReasonExited: 2,
 }

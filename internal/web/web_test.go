@@ -24,6 +24,7 @@ func TestWithoutScript(t *testing.T) {
 		has, lacks []string
 	}{
 		"queued":    {sandbox.Progress{Phase: sandbox.PhaseQueued, Message: "Asking"}, []string{"Waking your sandbox", "Asking", reload, line("queued", "now"), line("restoring", "")}, nil},
+		"in line":   {sandbox.Progress{Phase: sandbox.PhaseQueued, Position: 12, Message: "Many"}, []string{"Waiting in line", "12th in line", `"position":12`, line("queued", "now")}, nil},
 		"placed":    {sandbox.Progress{Phase: sandbox.PhasePlaced}, []string{line("queued", "done"), line("restoring", "now")}, nil},
 		"restoring": {sandbox.Progress{Phase: sandbox.PhaseRestoring, Done: 34_200_000, Total: 118_000_000}, []string{"34.2 MB of 118 MB", `max="118000000" value="34200000"`, line("restoring", "now")}, []string{`id="bytes" hidden`}},
 		"starting":  {sandbox.Progress{Phase: sandbox.PhaseStarting}, []string{line("restoring", "done"), line("starting", "now"), `id="bytes" hidden`}, nil},
@@ -96,6 +97,14 @@ func TestSize(t *testing.T) {
 	for n, want := range map[int64]string{0: "0 B", 999: "999 B", 34_000: "34 kB", 1_500_000: "1.5 MB", 118_000_000: "118 MB", 2_500_000_000: "2.5 GB"} {
 		if got := size(n); got != want {
 			t.Errorf("size(%d) = %q, want %q", n, got, want)
+		}
+	}
+}
+
+func TestPlace(t *testing.T) {
+	for n, want := range map[int]string{0: "", 1: "next", 2: "2nd in line", 3: "3rd in line", 4: "4th in line", 11: "11th in line", 13: "13th in line", 21: "21st in line", 112: "112th in line"} {
+		if got := (Page{Progress: sandbox.Progress{Position: n}}).Place(); got != want {
+			t.Errorf("place %d: %q, want %q", n, got, want)
 		}
 	}
 }

@@ -138,6 +138,8 @@ func TestStoreFails(t *testing.T) {
 		}
 	}
 	flip()
+	// The failure before is still remembered; a person asks again.
+	readAll(t, s.do(t, s.dev, http.MethodPost, "mallory", "/_sandbox/start", "", nil))
 	s.expect(t, s.dev, "mallory", http.StatusInternalServerError, sandbox.ReasonStateCorrupt, "damaged")
 	flip() // mended
 	after := head()

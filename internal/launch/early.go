@@ -1,0 +1,105 @@
+package launch
+
+import (
+	"context"
+	"maps"
+	"net"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	nomad "github.com/hashicorp/nomad/api"
+
+	"openclaw-sandbox/internal/catalog"
+	"openclaw-sandbox/internal/sandbox"
+)
+
+// early is the gateway of an allocation whose task runs: the driver lets a task
+// run only once its gateway serves, and Nomad tells of that before Consul does. It
+// is false when it does not run yet, or when its address is for Consul alone to say.
+func (l *Launcher) early(ctx context.Context, u sandbox.User, a *nomad.Allocation) (catalog.Instance, bool) {
+	if a.ClientStatus != nomad.AllocClientStatusRunning || a.DesiredStatus != nomad.AllocDesiredStatusRun || a.AllocatedResources == nil {
+		return catalog.Instance{}, false
+	}
+	s := l.service(ctx)
+	if s == nil {
+		return catalog.Instance{}, false
+	}
+	if t := a.TaskStates[s.TaskName]; t == nil || t.State != taskRunning {
+		return catalog.Instance{}, false
+	}
+	addr := address(s, a)
+	if addr == "" {
+		return catalog.Instance{}, false
+	}
+	return catalog.Instance{User: u, Generation: a.ID, Addr: addr, Node: a.NodeName, Job: a.JobID}, true
+}
+
+// taskRunning is the state of a task that the driver has started.
+const taskRunning = "running"
+
+// address is where a service of the allocation will be registered; "" if that is
+// not sure.
+func address(s *nomad.Service, a *nomad.Allocation) string {
+	at := slices.IndexFunc(a.AllocatedResources.Shared.Ports, func(p nomad.PortMapping) bool { return p.Label == s.PortLabel })
+	if at < 0 || s.Address != "" {
+		return ""
+	}
+	port := a.AllocatedResources.Shared.Ports[at]
+	switch {
+	case s.AddressMode == "host":
+		return net.JoinHostPort(port.HostIP, strconv.Itoa(port.Value))
+	case s.AddressMode != "driver" && s.AddressMode != "alloc" || a.NetworkStatus == nil || a.NetworkStatus.Address == "":
+		return ""
+	case port.To > 0:
+		return net.JoinHostPort(a.NetworkStatus.Address, strconv.Itoa(port.To))
+	}
+	return net.JoinHostPort(a.NetworkStatus.Address, strconv.Itoa(port.Value))
+}
+
+// serviceFor is how long the job's service is believed to be as it was read.
+const serviceFor = time.Minute
+
+// described is the job's service for routers, and when it was read.
+type described struct {
+	mu      sync.Mutex // held while it is read, so that one reads for all
+	service *nomad.Service
+	at      time.Time
+}
+
+// service is how the job registers its gateway: a task's service with the meta
+// that routers need. Nil if it has none, or Nomad does not say.
+func (l *Launcher) service(ctx context.Context) *nomad.Service {
+	d := &l.described
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if !d.at.IsZero() && time.Since(d.at) < serviceFor {
+		return d.service
+	}
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	job, _, err := l.nomad.Jobs().Info(l.config.Job, (&nomad.QueryOptions{Namespace: l.config.Namespace}).WithContext(ctx))
+	if err != nil {
+		l.log.Debug("read the job", "job", l.config.Job, "error", err)
+		return d.service
+	}
+	d.service, d.at = serviceOf(job), time.Now()
+	return d.service
+}
+
+func serviceOf(job *nomad.Job) *nomad.Service {
+	for _, g := range job.TaskGroups {
+		for _, t := range g.Tasks {
+			for _, s := range t.Services {
+				keys := slices.Collect(maps.Keys(s.Meta))
+				if slices.Contains(keys, "user") && slices.Contains(keys, "generation") {
+					found := *s
+					found.TaskName = t.Name
+					return &found
+				}
+			}
+		}
+	}
+	return nil
+}
