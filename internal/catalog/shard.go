@@ -210,9 +210,8 @@ func (s *shard) run(ctx context.Context) {
 			sleep(ctx, pause)
 			continue
 		}
-		s.failing.Store(false)
 		backoff = c.MinBackoff
-		// The rules of consul's blocking queries: an index that went back, or is
+		// The rules of Consul's blocking queries: an index that went back, or is
 		// zero, starts over.
 		reset := meta.LastIndex < index
 		pause := settle - time.Since(asked)
@@ -274,8 +273,26 @@ func (s *shard) publish(entries []*consul.ServiceEntry, index uint64, reset bool
 	was := s.view.Load()
 	if was != nil {
 		is.early = s.stillEarly(was.early, is.users)
+		if s.failing.Load() {
+			is.keep(was)
+		}
 	}
+	s.failing.Store(false)
 	s.replace(was, is)
+}
+
+// keep holds on to what an outage seems to have ended: an agent that comes back
+// calls every check critical until it has run once.
+func (v *view) keep(was *view) {
+	for u, i := range was.users {
+		if _, shown := v.users[u]; shown {
+			continue
+		}
+		if v.early == nil {
+			v.early = map[sandbox.User]early{}
+		}
+		v.early[u] = early{i, time.Now().Add(earlyFor)}
+	}
 }
 
 // stillEarly are the learnt instances that Consul has neither shown nor replaced.
