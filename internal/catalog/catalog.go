@@ -62,6 +62,9 @@ const (
 	// earlyFor is how long a learnt gateway stays while Consul answers and does not
 	// show it: Nomad registers a service a moment after its task runs.
 	earlyFor = 15 * time.Second
+	// backFor is how long after an outage of Consul a gateway stays that it no longer
+	// shows: a few intervals of the job's check.
+	backFor = 15 * time.Second
 	// freshFor is how long the answer of a point look-up serves further ones: many
 	// misses at once are one query.
 	freshFor = 100 * time.Millisecond

@@ -30,6 +30,7 @@ type shard struct {
 	index  uint64               // of the view: an older answer does not replace a newer one
 	fresh  time.Time            // of the last point look-up's answer
 	asking *look                // the point look-up under way; nil if none
+	back   time.Time            // when Consul answered again after the last outage
 }
 
 // view is one immutable state of a shard.
@@ -274,16 +275,19 @@ func (s *shard) publish(entries []*consul.ServiceEntry, index uint64, reset bool
 	if was != nil {
 		is.early = s.stillEarly(was.early, is.users)
 		if s.failing.Load() {
-			is.keep(was)
+			s.back = is.at
+		}
+		if is.at.Sub(s.back) < backFor {
+			is.keep(was, s.back.Add(backFor))
 		}
 	}
 	s.failing.Store(false)
 	s.replace(was, is)
 }
 
-// keep holds on to what an outage seems to have ended: an agent that comes back
-// calls every check critical until it has run once.
-func (v *view) keep(was *view) {
+// keep holds on to what is no longer shown: an agent that comes back first shows
+// what it knew, and then calls every check critical until it has run once.
+func (v *view) keep(was *view, until time.Time) {
 	for u, i := range was.users {
 		if _, shown := v.users[u]; shown {
 			continue
@@ -291,7 +295,7 @@ func (v *view) keep(was *view) {
 		if v.early == nil {
 			v.early = map[sandbox.User]early{}
 		}
-		v.early[u] = early{i, time.Now().Add(earlyFor)}
+		v.early[u] = early{i, until}
 	}
 }
 

@@ -26,6 +26,7 @@ type NomadOptions struct {
 	Bridge       string   // name of the bridge for sandboxes
 	BridgeSubnet string   // its IPv4 subnet
 	Env          []string // further environment, for the driver
+	ClientConfig string   // HCL text inside client { … }
 }
 
 // Nomad is one running agent.

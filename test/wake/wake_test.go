@@ -1,0 +1,262 @@
+// Package wake tests that many users who wake at once, through several routers,
+// are started exactly once each, and that what runs stays reachable while parts of
+// the control plane go away and come back. Consul, Nomad and the routers are real
+// processes and the job is the product's; only the task is Nomad's mock_driver, and
+// one stub answers for all gateways.
+package wake
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"slices"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	consul "github.com/hashicorp/consul/api"
+	nomad "github.com/hashicorp/nomad/api"
+
+	"openclaw-sandbox/internal/catalog"
+	"openclaw-sandbox/internal/sandbox"
+)
+
+const (
+	// defaultUsers is how many wake at once; WAKE_USERS says otherwise.
+	defaultUsers = 200
+	routers      = 3
+	// perUser is how many requests each user sends at once, to different routers.
+	perUser = 3
+	// wakeLimit is how long all of them may take on a busy machine of two cores.
+	wakeLimit = 5 * time.Minute
+)
+
+// client gives each request a connection of its own, as different clients would.
+var client = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64}, Timeout: wakeLimit}
+
+// ask sends one request to a router; background marks it as one of a page, which
+// must not wake anything.
+func ask(r *router, user string, background bool) (said, int, error) {
+	req, err := http.NewRequest(http.MethodGet, "http://"+r.addr+"/u/"+user+"/who", nil)
+	if err != nil {
+		return said{}, 0, err
+	}
+	if background {
+		req.Header.Set("Sec-Fetch-Mode", "cors")
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		return said{}, 0, err
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return said{}, 0, err
+	}
+	var s said
+	if resp.StatusCode != http.StatusOK {
+		return s, resp.StatusCode, fmt.Errorf("%s: %s", resp.Status, b)
+	}
+	return s, resp.StatusCode, json.Unmarshal(b, &s)
+}
+
+func users(t *testing.T) int {
+	n := defaultUsers
+	if v := os.Getenv("WAKE_USERS"); v != "" {
+		var err error
+		if n, err = strconv.Atoi(v); err != nil {
+			t.Fatalf("WAKE_USERS: %v", err)
+		}
+	}
+	return n
+}
+
+func name(n int) string { return "user-" + strconv.Itoa(n) }
+
+func TestWake(t *testing.T) {
+	n := users(t)
+	c := start(t, routers, n)
+	ports := c.wakeAll(t, n)
+	c.onceEach(t, n)
+	c.inTheirShards(t, n)
+
+	live := c.routers[:routers-1]
+	stop := c.traffic(t, live, n, ports)
+	t.Run("Consul restarts", func(t *testing.T) {
+		if err := c.consul.Stop(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		// A new user gets in while nothing can be registered.
+		if s, _, err := ask(live[0], "during-outage", false); err != nil || s.User != "during-outage" {
+			t.Errorf("a wake while Consul is away: %+v, %v", s, err)
+		}
+		if err := c.consul.Start(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, time.Minute, "passing gateways", func() bool { return c.passing(t) == n+1 })
+	})
+	t.Run("Nomad restarts", func(t *testing.T) {
+		if err := c.nomad.Restart(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if s, _, err := ask(live[1], "after-restart", false); err != nil || s.User != "after-restart" {
+			t.Errorf("a wake after Nomad's restart: %+v, %v", s, err)
+		}
+		eventually(t, time.Minute, "passing gateways", func() bool { return c.passing(t) == n+2 })
+	})
+	asked, failed := stop()
+	t.Logf("%d requests to running sandboxes meanwhile, %d failed", asked, failed)
+	if failed > 0 || asked < 1000 {
+		t.Errorf("%d of %d requests to running sandboxes failed; want none of at least 1000", failed, asked)
+	}
+	c.onceEach(t, n)
+}
+
+// wakeAll lets all users in through all routers at once, and kills one router when
+// a third of them are in. It returns where each user's gateway is.
+func (c *cluster) wakeAll(t *testing.T, n int) []int {
+	t.Helper()
+	begin := time.Now()
+	var in atomic.Int32
+	var mu sync.Mutex // guards ports and took
+	ports, took := make([]int, n), []time.Duration{}
+	third := make(chan struct{})
+	var wg sync.WaitGroup
+	for k := range perUser {
+		for u := range n {
+			wg.Go(func() {
+				for at := u + k; ; at++ {
+					s, status, err := ask(c.routers[at%routers], name(u), false)
+					if err != nil && status == 0 && time.Since(begin) < wakeLimit {
+						continue // a router was killed; the client goes to the next
+					}
+					mu.Lock()
+					defer mu.Unlock()
+					switch {
+					case err != nil:
+						t.Errorf("%s: %v", name(u), err)
+					case s.User != name(u):
+						t.Errorf("%s was brought to %q", name(u), s.User)
+					case ports[u] != 0 && ports[u] != s.Port:
+						t.Errorf("%s has gateways at %d and %d", name(u), ports[u], s.Port)
+					}
+					ports[u] = s.Port
+					took = append(took, time.Since(begin))
+					if in.Add(1) == int32(n*perUser/3) {
+						close(third)
+					}
+					return
+				}
+			})
+		}
+	}
+	wg.Go(func() {
+		select {
+		case <-third:
+			c.routers[routers-1].kill()
+		case <-time.After(wakeLimit):
+			t.Error("not a third of the users got in")
+		}
+	})
+	wg.Wait()
+	slices.Sort(took)
+	t.Logf("%d users, %d requests: half in after %s, all after %s", n, len(took), took[len(took)/2].Round(time.Millisecond), took[len(took)-1].Round(time.Millisecond))
+	seen := map[int]int{}
+	for u, p := range ports {
+		if other, twice := seen[p]; twice {
+			t.Errorf("%s and %s share port %d", name(u), name(other), p)
+		}
+		seen[p] = u
+	}
+	return ports
+}
+
+// onceEach wants one child per user, of all that ever were.
+func (c *cluster) onceEach(t *testing.T, n int) {
+	t.Helper()
+	jobs, _, err := c.nomad.Client().Jobs().ListOptions(&nomad.JobListOptions{Fields: &nomad.JobListFields{Meta: true}}, &nomad.QueryOptions{Prefix: "openclaw/dispatch-"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	of := map[string]int{}
+	for _, j := range jobs {
+		of[j.Meta["user"]]++
+	}
+	for u := range n {
+		if of[name(u)] != 1 {
+			t.Errorf("%s was dispatched %d times", name(u), of[name(u)])
+		}
+	}
+}
+
+// inTheirShards wants each gateway registered under its user's name, and no other.
+func (c *cluster) inTheirShards(t *testing.T, n int) {
+	t.Helper()
+	conf := catalog.DefaultConfig()
+	conf.Shards = shards
+	eventually(t, time.Minute, "registration of all", func() bool { return c.passing(t) == n })
+	for s := range shards {
+		for _, e := range c.entries(t, conf.Service+"-"+strconv.Itoa(s)) {
+			if want := conf.ServiceOf(sandbox.User(e.Service.Meta["user"])); e.Service.Service != want {
+				t.Errorf("%s is registered as %s, want %s", e.Service.Meta["user"], e.Service.Service, want)
+			}
+		}
+	}
+}
+
+// passing is how many gateways pass, under all names with a number.
+func (c *cluster) passing(t *testing.T) (n int) {
+	t.Helper()
+	for s := range shards {
+		n += len(c.entries(t, "openclaw-gateway-"+strconv.Itoa(s)))
+	}
+	return n
+}
+
+func (c *cluster) entries(t *testing.T, service string) []*consul.ServiceEntry {
+	t.Helper()
+	entries, _, err := c.consul.Client().Health().Service(service, "", true, nil)
+	if err != nil {
+		t.Logf("ask Consul: %v", err)
+	}
+	return entries
+}
+
+// traffic sends requests to running sandboxes until stop is called, half of them
+// such as may not wake anything: for those, only the catalog counts.
+func (c *cluster) traffic(t *testing.T, live []*router, n int, ports []int) (stop func() (asked, failed int)) {
+	var asked, failed atomic.Int64
+	end := make(chan struct{})
+	var wg sync.WaitGroup
+	const workers = 4
+	for w := range workers {
+		wg.Go(func() {
+			tick := time.NewTicker(10 * time.Millisecond) // a load, not a benchmark
+			defer tick.Stop()
+			for at := w; ; at += workers {
+				select {
+				case <-end:
+					return
+				case <-tick.C:
+				}
+				u := at % n
+				s, _, err := ask(live[at/workers%len(live)], name(u), at/workers/2%2 == 0)
+				asked.Add(1)
+				if err != nil || s.Port != ports[u] || s.User != name(u) {
+					if failed.Add(1) <= 10 {
+						t.Errorf("%s: %+v, %v; want port %d", name(u), s, err, ports[u])
+					}
+				}
+			}
+		})
+	}
+	return func() (int, int) {
+		close(end)
+		wg.Wait()
+		return int(asked.Load()), int(failed.Load())
+	}
+}
