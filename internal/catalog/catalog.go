@@ -60,8 +60,9 @@ const (
 	// Consul still says that it passes.
 	goneFor = 5 * time.Second
 	// earlyFor is how long a learnt gateway stays while Consul answers and does not
-	// show it: Nomad registers a service a moment after its task runs.
-	earlyFor = 15 * time.Second
+	// show it: Nomad registers a service a moment after its task runs, but with a
+	// thousand starts at once that was seen to take minutes.
+	earlyFor = time.Minute
 	// backFor is how long after an outage of Consul a gateway stays that it no longer
 	// shows: a few intervals of the job's check.
 	backFor = 15 * time.Second

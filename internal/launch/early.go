@@ -58,14 +58,19 @@ func address(s *nomad.Service, a *nomad.Allocation) string {
 	return net.JoinHostPort(a.NetworkStatus.Address, strconv.Itoa(port.Value))
 }
 
-// serviceFor is how long the job's service is believed to be as it was read.
-const serviceFor = time.Minute
+const (
+	// serviceFor is how long the job's service is believed to be as it was read.
+	serviceFor = time.Minute
+	// serviceRetry is the same after it could not be read: meanwhile Consul is
+	// waited for, and nobody waits for Nomad to read it.
+	serviceRetry = 5 * time.Second
+)
 
-// described is the job's service for routers, and when it was read.
+// described is the job's service for routers.
 type described struct {
 	mu      sync.Mutex // held while it is read, so that one reads for all
 	service *nomad.Service
-	at      time.Time
+	until   time.Time // when it is read again
 }
 
 // service is how the job registers its gateway: a task's service with the meta
@@ -74,7 +79,7 @@ func (l *Launcher) service(ctx context.Context) *nomad.Service {
 	d := &l.described
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if !d.at.IsZero() && time.Since(d.at) < serviceFor {
+	if time.Now().Before(d.until) {
 		return d.service
 	}
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
@@ -82,9 +87,10 @@ func (l *Launcher) service(ctx context.Context) *nomad.Service {
 	job, _, err := l.nomad.Jobs().Info(l.config.Job, (&nomad.QueryOptions{Namespace: l.config.Namespace}).WithContext(ctx))
 	if err != nil {
 		l.log.Debug("read the job", "job", l.config.Job, "error", err)
+		d.until = time.Now().Add(serviceRetry)
 		return d.service
 	}
-	d.service, d.at = serviceOf(job), time.Now()
+	d.service, d.until = serviceOf(job), time.Now().Add(serviceFor)
 	return d.service
 }
 

@@ -85,13 +85,15 @@ func (l *Launcher) watch(ctx context.Context, f *Flight, job string) (catalog.In
 				return catalog.Instance{}, l.withdraw(ctx, job, p.Message)
 			}
 		}
-		timer.Reset(l.nextLook(full))
+		timer.Reset(l.nextLook(known, full))
 	}
 }
 
-func (l *Launcher) nextLook(full time.Time) time.Duration {
+// nextLook is when a flight looks if it hears nothing; known is false after a look
+// that taught nothing.
+func (l *Launcher) nextLook(known bool, full time.Time) time.Duration {
 	next := lookAnyway
-	if !l.events.Live() {
+	if !known || !l.events.Live() {
 		next = lookAgain
 	}
 	if !full.IsZero() {

@@ -144,8 +144,10 @@ func TestManyFlightsOneStream(t *testing.T) {
 			case strings.HasSuffix(r.URL.Path, "/allocations"):
 				looks.Add(1)
 				fmt.Fprint(w, "[]")
-			default:
+			case strings.HasSuffix(r.URL.Path, "/evaluations"):
 				fmt.Fprint(w, "[]")
+			default: // a child
+				fmt.Fprint(w, "{}")
 			}
 		})
 		var learnt atomic.Int32
@@ -236,6 +238,42 @@ func TestNoRoom(t *testing.T) {
 		f, ok := err.(*sandbox.Failure)
 		if took := time.Since(begin); !ok || f.Reason != sandbox.ReasonNoCapacity || !strings.Contains(f.Message, "memory on 2") || took < cfg.CapacityWait || took > cfg.CapacityWait+time.Second || stopped.Load() != 1 {
 			t.Errorf("%v after %s, stopped %d", err, took, stopped.Load())
+		}
+	})
+}
+
+// A Nomad that fails for a moment is asked again soon, though its stream is open.
+func TestLookFails(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		begin := time.Now()
+		var failed atomic.Bool
+		b := &broker{lines: make(chan string)}
+		n := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			switch r.URL.Path {
+			case "/v1/event/stream":
+				b.serve(w, r)
+			case "/v1/jobs":
+				json.NewEncoder(w).Encode([]*nomad.JobListStub{child("openclaw/dispatch-1", 8, "running")})
+			case "/v1/job/openclaw":
+				describedJob("host")(w)
+			case "/v1/job/openclaw/dispatch-1/allocations":
+				if !failed.Swap(true) {
+					http.Error(w, "no", 500)
+					return
+				}
+				a := running("openclaw/dispatch-1")
+				json.NewEncoder(w).Encode([]*nomad.AllocationListStub{a.Stub()})
+			case "/v1/allocation/a1":
+				json.NewEncoder(w).Encode(running("openclaw/dispatch-1"))
+			default:
+				http.NotFound(w, r)
+			}
+		})
+		l := simulated(t, DefaultConfig(), n, &fakeLocator{})
+		synctest.Wait() // until the stream is open
+		i, err := l.Wake("alice", false).Wait(t.Context())
+		if took := time.Since(begin); err != nil || i.Addr != "10.0.0.1:23456" || took > lookAgain {
+			t.Errorf("%+v, %v after %s", i, err, took)
 		}
 	})
 }

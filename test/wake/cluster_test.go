@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -91,11 +92,12 @@ func (c *cluster) register(t *testing.T, ctx context.Context) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	off := true
+	off, one, disk := true, 1, 10
+	job.TaskGroups[0].EphemeralDisk.SizeMB = &disk
 	task := job.TaskGroups[0].Tasks[0]
 	task.Driver, task.Templates = "mock_driver", nil
 	task.Config = map[string]any{"run_for": "24h", "start_block_for": "300ms"}
-	task.LogConfig.Disabled = &off
+	task.LogConfig.Disabled, task.LogConfig.MaxFiles, task.LogConfig.MaxFileSizeMB = &off, &one, &one
 	if _, _, err := c.nomad.Client().Jobs().Register(job, (&nomad.WriteOptions{}).WithContext(ctx)); err != nil {
 		t.Fatal(err)
 	}
@@ -158,7 +160,7 @@ wake {
 	t.Cleanup(func() {
 		r.kill()
 		if t.Failed() {
-			t.Logf("the end of the log of %s:\n%s", addr, tail(log.Name(), 25))
+			t.Logf("the last complaints of %s:\n%s", addr, complaints(log.Name(), 25))
 		}
 	})
 	eventually(t, time.Minute, "ready router", func() bool {
@@ -178,12 +180,13 @@ func (r *router) kill() {
 	<-r.done
 }
 
-func tail(file string, n int) string {
+// complaints are the last n lines of a router's log that are more than news.
+func complaints(file string, n int) string {
 	b, err := os.ReadFile(file)
 	if err != nil {
 		return err.Error()
 	}
-	lines := strings.Split(strings.TrimSpace(string(b)), "\n")
+	lines := slices.DeleteFunc(strings.Split(string(b), "\n"), func(l string) bool { return strings.Contains(l, `"level":"INFO"`) })
 	return strings.Join(lines[max(0, len(lines)-n):], "\n")
 }
 

@@ -33,6 +33,8 @@ const (
 	perUser = 3
 	// wakeLimit is how long all of them may take on a busy machine of two cores.
 	wakeLimit = 5 * time.Minute
+	// registerLimit is how long Nomad may take to register them all in Consul.
+	registerLimit = 4 * time.Minute
 )
 
 // client gives each request a connection of its own, as different clients would.
@@ -198,7 +200,7 @@ func (c *cluster) inTheirShards(t *testing.T, n int) {
 	t.Helper()
 	conf := catalog.DefaultConfig()
 	conf.Shards = shards
-	eventually(t, time.Minute, "registration of all", func() bool { return c.passing(t) == n })
+	eventually(t, registerLimit, "registration of all", func() bool { return c.passing(t) == n })
 	for s := range shards {
 		for _, e := range c.entries(t, conf.Service+"-"+strconv.Itoa(s)) {
 			if want := conf.ServiceOf(sandbox.User(e.Service.Meta["user"])); e.Service.Service != want {
