@@ -63,8 +63,8 @@ const (
 	// show it: Nomad registers a service a moment after its task runs, but with a
 	// thousand starts at once that was seen to take minutes.
 	earlyFor = time.Minute
-	// backFor is how long after an outage of Consul a gateway stays that it no longer
-	// shows: a few intervals of the job's check.
+	// backFor is how long after an outage of Consul a gateway stays that it calls
+	// critical: a few intervals of the job's check.
 	backFor = 15 * time.Second
 	// freshFor is how long the answer of a point look-up serves further ones: many
 	// misses at once are one query.
@@ -101,7 +101,7 @@ func New(c Config, client *consul.Client, log *slog.Logger) (*Catalog, error) {
 	}
 	cat := &Catalog{config: c, log: log, waiters: waiters{of: map[sandbox.User]*waiter{}}}
 	add := func(name string) *shard {
-		return &shard{catalog: cat, name: name, health: client.Health(), gone: map[string]time.Time{}, warned: map[string]bool{}}
+		return &shard{catalog: cat, name: name, consul: client.Raw(), gone: map[string]time.Time{}, warned: map[string]bool{}}
 	}
 	if c.Shards == 1 {
 		cat.shards = []*shard{add(c.Service)}

@@ -61,7 +61,7 @@ func quick() Config {
 	return c
 }
 
-func entry(user, generation string, port int, created uint64) *consul.ServiceEntry {
+func registered(user, generation string, port int, created uint64) *consul.ServiceEntry {
 	return &consul.ServiceEntry{Node: &consul.Node{Node: "n1", Address: "10.0.0.1"}, Service: &consul.AgentService{ID: "id-" + user + generation,
 		Port: port, CreateIndex: created, Meta: map[string]string{"user": user, "generation": generation, "node": "n1"}}}
 }
@@ -86,14 +86,14 @@ func TestInstances(t *testing.T) {
 		entries []*consul.ServiceEntry
 		want    string // generation; empty for none
 	}{
-		"one":                         {[]*consul.ServiceEntry{entry("alice", "g1", 80, 5)}, "g1"},
-		"newest registration":         {[]*consul.ServiceEntry{entry("alice", "g2", 80, 9), entry("alice", "g1", 80, 5)}, "g2"},
-		"newest, other order":         {[]*consul.ServiceEntry{entry("alice", "g1", 80, 5), entry("alice", "g2", 80, 9)}, "g2"},
-		"tie goes by generation":      {[]*consul.ServiceEntry{entry("alice", "g1", 80, 5), entry("alice", "g2", 80, 5)}, "g2"},
-		"bad user":                    {[]*consul.ServiceEntry{entry("Alice/../x", "g1", 80, 5)}, ""},
-		"no generation":               {[]*consul.ServiceEntry{entry("alice", "", 80, 5)}, ""},
-		"no port":                     {[]*consul.ServiceEntry{entry("alice", "g1", 0, 5)}, ""},
-		"a bad one beside a good one": {[]*consul.ServiceEntry{entry("-", "g0", 80, 7), entry("alice", "g1", 80, 5)}, "g1"},
+		"one":                         {[]*consul.ServiceEntry{registered("alice", "g1", 80, 5)}, "g1"},
+		"newest registration":         {[]*consul.ServiceEntry{registered("alice", "g2", 80, 9), registered("alice", "g1", 80, 5)}, "g2"},
+		"newest, other order":         {[]*consul.ServiceEntry{registered("alice", "g1", 80, 5), registered("alice", "g2", 80, 9)}, "g2"},
+		"tie goes by generation":      {[]*consul.ServiceEntry{registered("alice", "g1", 80, 5), registered("alice", "g2", 80, 5)}, "g2"},
+		"bad user":                    {[]*consul.ServiceEntry{registered("Alice/../x", "g1", 80, 5)}, ""},
+		"no generation":               {[]*consul.ServiceEntry{registered("alice", "", 80, 5)}, ""},
+		"no port":                     {[]*consul.ServiceEntry{registered("alice", "g1", 0, 5)}, ""},
+		"a bad one beside a good one": {[]*consul.ServiceEntry{registered("-", "g0", 80, 7), registered("alice", "g1", 80, 5)}, "g1"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := &fakeConsul{serve: func(w http.ResponseWriter, r *http.Request) { answer(w, 7, c.entries...) }}
@@ -168,9 +168,9 @@ func TestViewStands(t *testing.T) {
 		case r.URL.Query().Get("index") == "":
 			select {
 			case <-change:
-				answer(w, 9, entry("alice", "g1", 80, 5), entry("bob", "g2", 81, 8))
+				answer(w, 9, registered("alice", "g1", 80, 5), registered("bob", "g2", 81, 8))
 			default:
-				answer(w, 7, entry("alice", "g1", 80, 5))
+				answer(w, 7, registered("alice", "g1", 80, 5))
 			}
 		default: // hangs until the outage
 			broken.Store(true)
@@ -217,7 +217,7 @@ func TestLateRefresh(t *testing.T) {
 			return
 		}
 		<-seen
-		answer(w, 6, entry("alice", "g1", 80, 6))
+		answer(w, 6, registered("alice", "g1", 80, 6))
 	}}
 	cat := f.start(t, quick(), io.Discard)
 	run(t, cat)
@@ -297,7 +297,7 @@ func TestHungConsul(t *testing.T) {
 // TestWarnOnce: a bad registration is named once, not with every change.
 func TestWarnOnce(t *testing.T) {
 	var log strings.Builder
-	f := &fakeConsul{serve: func(w http.ResponseWriter, r *http.Request) { answer(w, 7, entry("Bad", "g1", 80, 5)) }}
+	f := &fakeConsul{serve: func(w http.ResponseWriter, r *http.Request) { answer(w, 7, registered("Bad", "g1", 80, 5)) }}
 	cat := f.start(t, quick(), &log)
 	for range 3 {
 		if err := cat.shards[0].ask(within(t)); err != nil {
@@ -310,7 +310,7 @@ func TestWarnOnce(t *testing.T) {
 }
 
 func TestEvict(t *testing.T) {
-	f := &fakeConsul{serve: func(w http.ResponseWriter, r *http.Request) { answer(w, 7, entry("alice", "g1", 80, 5)) }}
+	f := &fakeConsul{serve: func(w http.ResponseWriter, r *http.Request) { answer(w, 7, registered("alice", "g1", 80, 5)) }}
 	cat := f.start(t, quick(), io.Discard)
 	if err := cat.shards[0].ask(within(t)); err != nil {
 		t.Fatal(err)

@@ -1,6 +1,7 @@
 package catalog
 
 import (
+	"encoding/json"
 	"log/slog"
 	"strings"
 	"testing"
@@ -15,8 +16,24 @@ func emptyList() *strings.Reader { return strings.NewReader("[]") }
 // What Nomad says is believed until Consul knows better.
 func TestLearn(t *testing.T) {
 	type step func(c *Catalog, s *shard)
-	shows := func(index uint64, entries ...*consul.ServiceEntry) step {
-		return func(_ *Catalog, s *shard) { s.publish(entries, index, false) }
+	shows := func(index uint64, list ...*consul.ServiceEntry) step {
+		return func(_ *Catalog, s *shard) {
+			b, err := json.Marshal(list)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var entries []entry
+			if err := json.Unmarshal(b, &entries); err != nil {
+				t.Fatal(err)
+			}
+			s.publish(entries, index, false)
+		}
+	}
+	const g1, g0 = "g1", "g0"
+	critical := func(generation string, created uint64) *consul.ServiceEntry {
+		e := registered("alice", generation, 80, created)
+		e.Checks = consul.HealthChecks{{Status: consul.HealthPassing}, {Status: consul.HealthCritical}}
+		return e
 	}
 	learns := func(generation string) step {
 		return func(c *Catalog, _ *shard) {
@@ -35,27 +52,30 @@ func TestLearn(t *testing.T) {
 	}{
 		"at once":                      {[]step{shows(7), learns("g1")}, "g1", 1},
 		"before the first view":        {[]step{learns("g1")}, "", 0},
-		"shown since":                  {[]step{shows(7), learns("g1"), shows(9, entry("alice", "g1", 80, 9))}, "g1", 1},
-		"not shown yet":                {[]step{shows(7), learns("g1"), shows(9, entry("bob", "b1", 80, 9))}, "g1", 2},
-		"replaced since":               {[]step{shows(7), learns("g1"), shows(9, entry("alice", "g2", 80, 9))}, "g2", 1},
-		"an old one comes back":        {[]step{shows(7), learns("g1"), shows(9, entry("alice", "g0", 80, 3))}, "g1", 2},
-		"something is shown":           {[]step{shows(7, entry("alice", "g2", 80, 5)), learns("g1")}, "g2", 1},
+		"shown since":                  {[]step{shows(7), learns("g1"), shows(9, registered("alice", "g1", 80, 9))}, "g1", 1},
+		"not shown yet":                {[]step{shows(7), learns("g1"), shows(9, registered("bob", "b1", 80, 9))}, "g1", 2},
+		"replaced since":               {[]step{shows(7), learns("g1"), shows(9, registered("alice", "g2", 80, 9))}, "g2", 1},
+		"an old one comes back":        {[]step{shows(7), learns("g1"), shows(9, registered("alice", "g0", 80, 3))}, "g1", 2},
+		"something is shown":           {[]step{shows(7, registered("alice", "g2", 80, 5)), learns("g1")}, "g2", 1},
 		"never shown":                  {[]step{shows(7), learns("g1"), after(earlyFor + 1)}, "", 1},
 		"never shown, next view":       {[]step{shows(7), learns("g1"), after(earlyFor + 1), shows(9)}, "", 0},
 		"while Consul is away":         {[]step{shows(7), learns("g1"), fails(true), after(time.Hour)}, "g1", 1},
 		"once Consul is back":          {[]step{shows(7), learns("g1"), fails(true), after(time.Hour), fails(false), shows(9)}, "", 0},
-		"critical after an outage":     {[]step{shows(7, entry("alice", "g1", 80, 5)), fails(true), shows(7, entry("alice", "g1", 80, 5)), after(backFor - 1), shows(9), shows(10)}, "g1", 1},
-		"critical at once":             {[]step{shows(7, entry("alice", "g1", 80, 5)), fails(true), shows(9)}, "g1", 1},
-		"gone long after an outage":    {[]step{shows(7, entry("alice", "g1", 80, 5)), fails(true), shows(8, entry("alice", "g1", 80, 5)), after(backFor), shows(9)}, "", 0},
-		"evicted after an outage":      {[]step{shows(7, entry("alice", "g1", 80, 5)), fails(true), shows(9), evicts("g1"), shows(10)}, "", 0},
-		"still so a while later":       {[]step{shows(7, entry("alice", "g1", 80, 5)), fails(true), shows(9), after(backFor + 1)}, "", 1},
-		"passing again":                {[]step{shows(7, entry("alice", "g1", 80, 5)), fails(true), shows(9), shows(10, entry("alice", "g1", 80, 5)), after(backFor), shows(11)}, "", 0},
-		"started anew meanwhile":       {[]step{shows(7, entry("alice", "g1", 80, 5)), fails(true), shows(9), shows(10, entry("alice", "g2", 80, 10))}, "g2", 1},
-		"gone without an outage":       {[]step{shows(7, entry("alice", "g1", 80, 5)), shows(9)}, "", 0},
+		"critical":                     {[]step{shows(7, registered("alice", "g1", 80, 5)), shows(9, critical(g1, 5))}, "", 0},
+		"critical after an outage":     {[]step{shows(7, registered("alice", "g1", 80, 5)), fails(true), shows(7, registered("alice", "g1", 80, 5)), after(backFor - 1), shows(9, critical(g1, 5)), shows(10, critical(g1, 5))}, "g1", 1},
+		"critical at once":             {[]step{shows(7, registered("alice", "g1", 80, 5)), fails(true), shows(9, critical(g1, 5))}, "g1", 1},
+		"critical for long":            {[]step{shows(7, registered("alice", "g1", 80, 5)), fails(true), shows(9, critical(g1, 5)), after(backFor + 1)}, "", 1},
+		"critical long after it":       {[]step{shows(7, registered("alice", "g1", 80, 5)), fails(true), shows(8, registered("alice", "g1", 80, 5)), after(backFor), shows(9, critical(g1, 5))}, "", 0},
+		"gone after an outage":         {[]step{shows(7, registered("alice", "g1", 80, 5)), fails(true), shows(8, registered("alice", "g1", 80, 5)), shows(9)}, "", 0},
+		"gone after it was critical":   {[]step{shows(7, registered("alice", "g1", 80, 5)), fails(true), shows(8, critical(g1, 5)), after(backFor + 1), shows(9)}, "", 0},
+		"evicted after an outage":      {[]step{shows(7, registered("alice", "g1", 80, 5)), fails(true), shows(9, critical(g1, 5)), evicts("g1"), shows(10, critical(g1, 5))}, "", 0},
+		"started anew meanwhile":       {[]step{shows(7, registered("alice", "g1", 80, 5)), fails(true), shows(9, critical(g1, 5)), shows(10, registered("alice", "g2", 80, 10))}, "g2", 1},
+		"another one is critical":      {[]step{shows(7, registered("alice", "g1", 80, 5)), fails(true), shows(9, critical(g0, 4))}, "", 0},
+		"learnt, then critical":        {[]step{shows(7), learns("g1"), shows(9, critical(g1, 9))}, "", 0},
 		"evicted":                      {[]step{shows(7), learns("g1"), evicts("g1")}, "", 0},
 		"evicted and learnt again":     {[]step{shows(7), learns("g1"), evicts("g1"), learns("g1")}, "", 0},
 		"another evicted":              {[]step{shows(7), learns("g1"), evicts("g0")}, "g1", 1},
-		"the old one evicted, then it": {[]step{shows(7, entry("alice", "g0", 80, 5)), evicts("g0"), learns("g1"), after(goneFor), shows(8, entry("alice", "g0", 80, 5))}, "g1", 2},
+		"the old one evicted, then it": {[]step{shows(7, registered("alice", "g0", 80, 5)), evicts("g0"), learns("g1"), after(goneFor), shows(8, registered("alice", "g0", 80, 5))}, "g1", 2},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

@@ -19,7 +19,7 @@ import (
 type shard struct {
 	catalog *Catalog
 	name    string
-	health  *consul.Health
+	consul  *consul.Raw
 
 	view    atomic.Pointer[view]
 	failing atomic.Bool // the last query had no answer
@@ -174,7 +174,7 @@ func (s *shard) refresh(ctx context.Context) error {
 func (s *shard) ask(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	entries, meta, err := s.health.Service(s.name, "", true, (&consul.QueryOptions{}).WithContext(ctx))
+	entries, meta, err := s.query((&consul.QueryOptions{}).WithContext(ctx))
 	if err != nil {
 		return fmt.Errorf("ask Consul: %w", err)
 	}
@@ -183,6 +183,13 @@ func (s *shard) ask(ctx context.Context) error {
 	s.fresh = time.Now()
 	s.mu.Unlock()
 	return nil
+}
+
+// query asks for all that is registered, passing or not: what is critical and
+// what is gone differ after an outage.
+func (s *shard) query(q *consul.QueryOptions) (entries []entry, meta *consul.QueryMeta, err error) {
+	meta, err = s.consul.Query("/v1/health/service/"+s.name, &entries, q)
+	return entries, meta, err
 }
 
 // run follows Consul until ctx ends. An agent serves a blocking query from its
@@ -197,7 +204,7 @@ func (s *shard) run(ctx context.Context) {
 		// Consul adds up to a sixteenth to the wait; what takes longer hangs.
 		call, cancel := context.WithTimeout(ctx, c.Wait+c.Wait/16+callTimeout)
 		q := (&consul.QueryOptions{WaitIndex: index, WaitTime: c.Wait}).WithContext(call)
-		entries, meta, err := s.health.Service(s.name, "", true, q)
+		entries, meta, err := s.query(q)
 		cancel()
 		if err != nil {
 			if ctx.Err() != nil {
@@ -241,7 +248,7 @@ func sleep(ctx context.Context, d time.Duration) {
 
 // publish makes an answer the view, unless the view is of a later index. reset
 // says that Consul's indexes began anew.
-func (s *shard) publish(entries []*consul.ServiceEntry, index uint64, reset bool) {
+func (s *shard) publish(entries []entry, index uint64, reset bool) {
 	is := &view{users: make(map[sandbox.User]Instance, len(entries)), at: time.Now()}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -249,16 +256,20 @@ func (s *shard) publish(entries []*consul.ServiceEntry, index uint64, reset bool
 		return
 	}
 	s.index = index
-	warned := map[string]bool{}
-	for _, e := range entries {
-		i, err := instance(e)
-		if err != nil {
+	warned, critical := map[string]bool{}, map[string]bool{}
+	for n := range entries {
+		e := &entries[n]
+		i, err := e.instance()
+		switch {
+		case err != nil:
 			if warned[e.Service.ID] = true; !s.warned[e.Service.ID] {
 				s.catalog.log.Warn("a registered gateway is ignored", "service_id", e.Service.ID, "error", err)
 			}
 			continue
-		}
-		if s.isGone(i.Generation) {
+		case s.isGone(i.Generation):
+			continue
+		case !e.passing():
+			critical[i.Generation] = true
 			continue
 		}
 		if was, ok := is.users[i.User]; !ok || i.newer(was) {
@@ -273,23 +284,27 @@ func (s *shard) publish(entries []*consul.ServiceEntry, index uint64, reset bool
 	}
 	was := s.view.Load()
 	if was != nil {
-		is.early = s.stillEarly(was.early, is.users)
 		if s.failing.Load() {
 			s.back = is.at
 		}
-		if is.at.Sub(s.back) < backFor {
-			is.keep(was, s.back.Add(backFor))
+		until := s.back.Add(backFor)
+		is.early = s.stillEarly(was.early, is.users, critical, is.at.Before(until))
+		if is.at.Before(until) {
+			is.keep(was.users, critical, until)
 		}
 	}
 	s.failing.Store(false)
 	s.replace(was, is)
 }
 
-// keep holds on to what is no longer shown: an agent that comes back first shows
-// what it knew, and then calls every check critical until it has run once.
-func (v *view) keep(was *view, until time.Time) {
-	for u, i := range was.users {
-		if _, shown := v.users[u]; shown {
+// keep holds on to what has just become critical: an agent that comes back first
+// shows what it knew, and then calls every check critical until it has run once.
+func (v *view) keep(was map[sandbox.User]Instance, critical map[string]bool, until time.Time) {
+	if len(critical) == 0 {
+		return
+	}
+	for u, i := range was {
+		if _, shown := v.users[u]; shown || !critical[i.Generation] {
 			continue
 		}
 		if v.early == nil {
@@ -300,11 +315,12 @@ func (v *view) keep(was *view, until time.Time) {
 }
 
 // stillEarly are the learnt instances that Consul has neither shown nor replaced.
-func (s *shard) stillEarly(learnt map[sandbox.User]early, users map[sandbox.User]Instance) map[sandbox.User]early {
+// One that it shows as critical is believed only right after an outage.
+func (s *shard) stillEarly(learnt map[sandbox.User]early, users map[sandbox.User]Instance, critical map[string]bool, justBack bool) map[sandbox.User]early {
 	var out map[sandbox.User]early
 	for u, e := range learnt {
 		i, shown := users[u]
-		if s.expired(e) || shown && (i.Generation == e.Generation || i.newer(e.Instance)) {
+		if s.expired(e) || shown && (i.Generation == e.Generation || i.newer(e.Instance)) || critical[e.Generation] && !justBack {
 			continue
 		}
 		if out == nil {

@@ -104,8 +104,8 @@ func TestShards(t *testing.T) {
 	c := quick()
 	c.Shards = 4
 	g.silent = "openclaw-gateway-0"
-	g.set(c.ServiceOf("alice"), entry("alice", "g1", 80, 5))
-	g.set("openclaw-gateway", entry("hand", "g2", 81, 6), entry("alice", "g0", 82, 4))
+	g.set(c.ServiceOf("alice"), registered("alice", "g1", 80, 5))
+	g.set("openclaw-gateway", registered("hand", "g2", 81, 6), registered("alice", "g0", 82, 4))
 	if c.ServiceOf("alice") == g.silent {
 		t.Fatal("the test needs alice elsewhere")
 	}
@@ -130,7 +130,7 @@ func TestShards(t *testing.T) {
 	g.mu.Lock()
 	g.silent = ""
 	g.mu.Unlock()
-	g.set("openclaw-gateway", entry("hand", "g2", 81, 6), entry("alice", "g3", 83, 9))
+	g.set("openclaw-gateway", registered("hand", "g2", 81, 6), registered("alice", "g3", 83, 9))
 	eventually(t, "a full view", cat.Ready)
 	if i, err := cat.Wait(within(t), "alice", func(i Instance) bool { return i.Generation == "g3" }); err != nil {
 		t.Errorf("a newer one under the plain name: %+v, %v", i, err)
@@ -152,10 +152,10 @@ func TestWaitersOfOneUser(t *testing.T) {
 		_, err := cat.Wait(t.Context(), "alice", func(Instance) bool { return looks.Add(1) == 2 })
 		done <- err
 	}()
-	alice := entry("alice", "g1", 80, 5)
+	alice := registered("alice", "g1", 80, 5)
 	for n := range 20 {
 		u := "bob" + strconv.Itoa(n)
-		g.set("openclaw-gateway", alice, entry(u, "g", 81, 6))
+		g.set("openclaw-gateway", alice, registered(u, "g", 81, 6))
 		if _, err := cat.Wait(within(t), sandbox.User(u), nil); err != nil {
 			t.Fatal(err)
 		}
@@ -163,7 +163,7 @@ func TestWaitersOfOneUser(t *testing.T) {
 	if n := looks.Load(); n > 1 {
 		t.Errorf("alice's waiter looked %d times, and her gateway changed once", n)
 	}
-	g.set("openclaw-gateway", entry("alice", "g2", 80, 50))
+	g.set("openclaw-gateway", registered("alice", "g2", 80, 50))
 	if err := <-done; err != nil {
 		t.Error(err)
 	}
