@@ -134,6 +134,8 @@ func clients(c config.Config) (*nomad.Client, *consul.Client, error) {
 	}
 	// Each shard holds one connection; closed and opened anew they would be churn.
 	cconf.Transport.MaxIdleConnsPerHost = c.Shards + spareConns
+	// The agent is on this node: compressing for it would cost both sides more than it saves.
+	cconf.Transport.DisableCompression = true
 	cc, err := consul.NewClient(cconf)
 	if err != nil {
 		return nil, nil, fmt.Errorf("consul.address: %w", err)

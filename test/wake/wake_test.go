@@ -87,6 +87,7 @@ func TestWake(t *testing.T) {
 	c.inTheirShards(t, n)
 
 	live := c.routers[:routers-1]
+	c.byHand(t, live)
 	stop := c.traffic(t, live, n, ports)
 	t.Run("Consul restarts", func(t *testing.T) {
 		if err := c.consul.Stop(t.Context()); err != nil {
@@ -207,6 +208,27 @@ func (c *cluster) inTheirShards(t *testing.T, n int) {
 				t.Errorf("%s is registered as %s, want %s", e.Service.Meta["user"], e.Service.Service, want)
 			}
 		}
+	}
+}
+
+// byHand wants a sandbox that was dispatched without a router, and so without a
+// shard, to be found and not started again.
+func (c *cluster) byHand(t *testing.T, live []*router) {
+	t.Helper()
+	const user = "by-hand"
+	if _, _, err := c.nomad.Client().Jobs().Dispatch("openclaw", map[string]string{"user": user}, nil, "", nil); err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range live {
+		if s, _, err := ask(r, user, false); err != nil || s.User != user {
+			t.Errorf("%s: %+v, %v", user, s, err)
+		}
+	}
+	plain := catalog.DefaultConfig().Service
+	eventually(t, time.Minute, "registration under the plain name", func() bool { return len(c.entries(t, plain)) == 1 })
+	jobs, _, err := c.nomad.Client().Jobs().ListOptions(nil, &nomad.QueryOptions{Prefix: "openclaw/dispatch-", Filter: `Meta.user == "` + user + `"`})
+	if err != nil || len(jobs) != 1 {
+		t.Errorf("%d children of %s, %v; want 1", len(jobs), user, err)
 	}
 }
 

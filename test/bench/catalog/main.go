@@ -125,6 +125,7 @@ func measure(ctx context.Context, o options, shards int) (r result, err error) {
 	conf := consul.DefaultConfig()
 	conf.Address = c.Addr
 	conf.Transport.MaxIdleConnsPerHost = shards + 8 // as the router does
+	conf.Transport.DisableCompression = true        // likewise
 	client, err := consul.NewClient(conf)
 	if err != nil {
 		return r, err
