@@ -7,7 +7,7 @@ ROUNDS ?= 5
 
 .PHONY: help
 help: ## say what the targets do
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
 .PHONY: dev
 dev: tools build ## run it all here: Consul, Nomad, S3, a demo model, the driver, the router (ARGS="-help" lists options)
@@ -24,6 +24,11 @@ test: ## unit, integration and end-to-end tests, with the race detector
 bench: tools build ## measure, and write the tables into docs/benchmarks.md (root; ROUNDS=5)
 	go run ./test/bench/start -rounds $(ROUNDS) -out docs/benchmarks.md
 	go run ./test/bench/catalog -out docs/benchmarks.md
+
+.PHONY: bench-state
+bench-state: ## measure restores and saves beside other programs, likewise (ROUNDS=5)
+	@tools/install --bench-state
+	go run ./test/bench/state -rounds $(ROUNDS) -out docs/benchmarks.md
 
 .PHONY: check
 check: ## formatting, vet, file sizes, config example

@@ -1,0 +1,201 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"openclaw-sandbox/internal/objstore"
+	"openclaw-sandbox/internal/sandbox"
+	"openclaw-sandbox/internal/snapshot"
+)
+
+// ours is the snapshot store. Its processes are this program, started again:
+//
+//	child seed URL USER DIR      claim, restore nothing, save all of DIR
+//	child restore URL USER DIR   claim, restore into DIR
+//	child save URL USER DIR      claim, restore, then save DIR at every line of
+//	                             stdin, a URL, as a driver does that has the index
+type ours struct {
+	b      *bench
+	savers map[string]*saver
+}
+
+func (o *ours) seed(ctx context.Context, d *dataset, url string) error {
+	u, err := o.first(ctx, d, url, "seed")
+	if err == nil {
+		o.b.seeded[d.name] = u
+	}
+	return err
+}
+
+// first saves all of a data set in a process of its own.
+func (o *ours) first(ctx context.Context, d *dataset, url, verb string) (usage, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return usage{}, err
+	}
+	return measured(ctx, o.b.env(url), o.b.dir, self, "child", verb, url, user(d), d.dir)
+}
+
+func (o *ours) restore(ctx context.Context, d *dataset, url, into string) (usage, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return usage{}, err
+	}
+	settle()
+	return measured(ctx, o.b.env(url), o.b.dir, self, "child", "restore", url, user(d), into)
+}
+
+func (o *ours) save(ctx context.Context, d *dataset, url string) (usage, error) {
+	s := o.savers[d.name]
+	if s == nil {
+		var err error
+		if s, err = o.start(ctx, d, url); err != nil {
+			return usage{}, err
+		}
+		o.savers[d.name] = s
+	}
+	return s.save(url)
+}
+
+func (o *ours) close() {
+	for _, s := range o.savers {
+		s.in.Close()
+		s.cmd.Wait() // it ends with its input
+	}
+}
+
+// saver is a process that saves, again and again.
+type saver struct {
+	cmd *exec.Cmd
+	in  io.WriteCloser
+	out *bufio.Scanner
+	err bytes.Buffer
+}
+
+func (o *ours) start(ctx context.Context, d *dataset, url string) (*saver, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	s := &saver{cmd: exec.CommandContext(ctx, self, "child", "save", url, user(d), d.dir)}
+	s.cmd.Env, s.cmd.Dir, s.cmd.Stderr = o.b.env(url), o.b.dir, &s.err
+	out, err := s.cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	if s.in, err = s.cmd.StdinPipe(); err != nil {
+		return nil, err
+	}
+	s.out = bufio.NewScanner(out)
+	return s, s.cmd.Start()
+}
+
+func (s *saver) save(url string) (usage, error) {
+	if _, err := fmt.Fprintln(s.in, url); err != nil {
+		return usage{}, err
+	}
+	if !s.out.Scan() {
+		return usage{}, errors.Join(fmt.Errorf("the saver ended: %s", s.err.String()), s.out.Err())
+	}
+	var u usage
+	return u, json.Unmarshal(s.out.Bytes(), &u)
+}
+
+func user(d *dataset) string { return "bench-" + strings.ToLower(d.name) }
+
+// child is the program that was started again.
+func child(ctx context.Context, verb, url, user, dir string) error {
+	st := &switched{}
+	if err := st.to(ctx, url); err != nil {
+		return err
+	}
+	run, err := snapshot.Claim(ctx, st, sandbox.User(user), snapshot.Writer{Alloc: "bench", Node: "bench"}, snapshot.DefaultOptions())
+	if err != nil {
+		return err
+	}
+	if verb == "restore" {
+		return restoreInto(ctx, run, dir)
+	}
+	scratch, err := os.MkdirTemp(".", "child-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(scratch)
+	was, staging := filepath.Join(scratch, "was"), filepath.Join(scratch, "staging")
+	if err := os.Mkdir(was, 0o700); err != nil {
+		return err
+	}
+	if err := restoreInto(ctx, run, was); err != nil {
+		return err
+	}
+	if verb == "seed" {
+		_, err := save(ctx, run, dir, staging, true)
+		return err
+	}
+	lines := bufio.NewScanner(os.Stdin)
+	for lines.Scan() {
+		if err := st.to(ctx, lines.Text()); err != nil {
+			return err
+		}
+		u, err := save(ctx, run, dir, staging, false)
+		if err == nil {
+			err = json.NewEncoder(os.Stdout).Encode(u)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return lines.Err()
+}
+
+func restoreInto(ctx context.Context, run *snapshot.Run, dir string) error {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	return run.Restore(ctx, root, nil)
+}
+
+// save does what the driver does from "save now" until the state is committed.
+func save(ctx context.Context, run *snapshot.Run, dir, staging string, final bool) (usage, error) {
+	before, err := own()
+	if err != nil {
+		return usage{}, err
+	}
+	begin := time.Now()
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return usage{}, err
+	}
+	defer root.Close()
+	c, err := run.Capture(ctx, root, staging)
+	if err != nil {
+		return usage{}, err
+	}
+	if _, err := run.Commit(ctx, c, final); err != nil {
+		return usage{}, err
+	}
+	wall := time.Since(begin)
+	after, err := own()
+	return usage{Wall: wall, CPU: after.CPU - before.CPU, RSS: after.RSS}, err
+}
+
+// switched is a store that is reached by one way or another.
+type switched struct{ objstore.Store }
+
+func (s *switched) to(ctx context.Context, url string) (err error) {
+	s.Store, err = objstore.Open(ctx, objstore.Config{URL: "s3://" + bucket, Endpoint: url, PathStyle: true, AccessKeyID: accessKey, SecretAccessKey: secretKey, Region: "us-east-1"})
+	return err
+}

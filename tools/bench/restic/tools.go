@@ -1,0 +1,6 @@
+//go:build tools
+
+// Package tools pins the version that the benchmarks measure against.
+package tools
+
+import _ "github.com/restic/restic/cmd/restic"
