@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"os"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -16,8 +15,9 @@ import (
 	"openclaw-sandbox/internal/objstore"
 )
 
-// rangeSize is about how much one ranged GET of a restore asks for.
-const rangeSize = 8 << 20
+// rangeSize is about how much one ranged GET of a restore asks for: little enough
+// that the last ones end together, much compared with a round trip.
+const rangeSize = 4 << 20
 
 func isNotFound(err error) bool { return errors.Is(err, objstore.ErrNotFound) }
 
@@ -99,8 +99,14 @@ func (t *target) sorted(k kind) []pathname {
 }
 
 func (t *target) makeDirs(context.Context) error {
+	in := &folder{top: t.dir}
+	defer in.close()
 	for _, p := range t.sorted(kindDir) {
-		if err := t.dir.Mkdir(string(p), 0o700); err != nil {
+		dir, name, err := in.at(p)
+		if err != nil {
+			return err
+		}
+		if err := dir.Mkdir(name, 0o700); err != nil {
 			return err
 		}
 	}
@@ -117,10 +123,12 @@ type piece struct {
 // makeFiles fetches the blocks that live files need, in ranges, and writes them.
 func (t *target) makeFiles(ctx context.Context) error {
 	needs := map[string]map[int][]piece{} // segment → block → pieces
+	in := &folder{top: t.dir}
+	defer in.close()
 	for _, p := range t.sorted(kindFile) {
 		rec := t.state.live[p]
 		if rec.Entry.Size == 0 {
-			if err := t.write(p, nil, 0, 0); err != nil {
+			if err := t.write(in, p, nil, 0, 0); err != nil {
 				return err
 			}
 			continue
@@ -181,16 +189,34 @@ func ranges(all []block, needed map[int][]piece) func(yield func(first, last int
 	}
 }
 
+// buffers hold one block, as stored and decompressed. A range is read block by
+// block, so that a restore needs two blocks of memory per request under way, and
+// content is written while more comes in.
+type buffers struct{ stored, raw []byte }
+
+var blockBuffers = sync.Pool{New: func() any {
+	return &buffers{make([]byte, maxStored), make([]byte, 0, blockSize)}
+}}
+
 func (t *target) fetchRange(ctx context.Context, seg string, first, last int, needed map[int][]piece) error {
 	all := t.state.blocks[seg]
 	start := all[first].Off
-	stored, err := t.reader.fetch(ctx, seg, start, all[last].Off+all[last].Len-start)
+	body, err := t.reader.open(ctx, seg, start, all[last].Off+all[last].Len-start)
 	if err != nil {
 		return err
 	}
+	defer body.Close()
+	buf := blockBuffers.Get().(*buffers)
+	defer blockBuffers.Put(buf)
+	in := &folder{top: t.dir}
+	defer in.close()
 	for i := first; i <= last; i++ {
 		b := all[i]
-		raw, err := t.reader.unpack(blockDecoder, seg, uint32(i), stored[b.Off-start:b.Off-start+b.Len], b.Sum, b.Raw)
+		stored := buf.stored[:b.Len]
+		if err := readFull(body, stored); err != nil {
+			return fmt.Errorf("block %d: %w", i, err)
+		}
+		raw, err := t.reader.unpack(blockDecoder, seg, uint32(i), stored, b.Sum, b.Raw, buf.raw)
 		if err != nil {
 			return fmt.Errorf("block %d: %w", i, err)
 		}
@@ -199,7 +225,7 @@ func (t *target) fetchRange(ctx context.Context, seg string, first, last int, ne
 			if sums := t.index.Paths[p.path].Chunks; sums != nil {
 				digests(content, sums[p.at/chunkSize:p.at/chunkSize+chunks(p.from.Len)])
 			}
-			if err := t.write(p.path, content, p.at, t.state.live[p.path].Entry.Size); err != nil {
+			if err := t.write(in, p.path, content, p.at, t.state.live[p.path].Entry.Size); err != nil {
 				return err
 			}
 		}
@@ -209,13 +235,17 @@ func (t *target) fetchRange(ctx context.Context, seg string, first, last int, ne
 
 // write puts a piece of a file in its place. A file that this piece fills is
 // written, dressed and stamped at once; the pieces of a larger file come in any order.
-func (t *target) write(p pathname, content []byte, at, size int64) error {
+func (t *target) write(in *folder, p pathname, content []byte, at, size int64) error {
+	dir, name, err := in.at(p)
+	if err != nil {
+		return err
+	}
 	whole := int64(len(content)) == size
 	flags := os.O_CREATE | os.O_WRONLY
 	if whole {
 		flags |= os.O_EXCL
 	}
-	f, err := t.dir.OpenFile(string(p), flags, 0o600)
+	f, err := dir.OpenFile(name, flags, 0o600)
 	if err != nil {
 		return err
 	}
@@ -223,7 +253,7 @@ func (t *target) write(p pathname, content []byte, at, size int64) error {
 		_, err = f.WriteAt(content, at)
 	}
 	if whole && err == nil {
-		err = t.dress(p, f)
+		err = t.dress(p, dir, name, f)
 	}
 	if err := errors.Join(err, f.Close()); err != nil {
 		return err
@@ -237,14 +267,28 @@ func (t *target) write(p pathname, content []byte, at, size int64) error {
 	return nil
 }
 
-// dress gives an open file its owner and mode.
-func (t *target) dress(p pathname, f *os.File) error {
+// dress gives an open file, which has all its content, its owner, mode and time,
+// and notes its stamp.
+func (t *target) dress(p pathname, dir *os.Root, name string, f *os.File) error {
 	if o := t.reader.opts; o.UID >= 0 || o.GID >= 0 {
 		if err := f.Chown(o.UID, o.GID); err != nil {
 			return err
 		}
 	}
-	return f.Chmod(fs.FileMode(t.state.live[p].Entry.Mode))
+	e := &t.index.Paths[p].Record.Entry
+	if err := f.Chmod(fs.FileMode(e.Mode)); err != nil {
+		return err
+	}
+	mtime := time.Unix(0, e.MTime)
+	if err := dir.Chtimes(name, mtime, mtime); err != nil {
+		return err
+	}
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	t.index.Paths[p].Stamp = stampOf(info)
+	return nil
 }
 
 func (t *target) makeLinks(context.Context) error {
@@ -261,49 +305,56 @@ func (t *target) makeLinks(context.Context) error {
 	return nil
 }
 
-// finish dresses what write did not, stamps every file, and fills the index:
-// a time stamp holds only once nothing in a folder is made any more.
+// finish dresses the files that came in pieces, and the folders: a folder's time
+// holds only once nothing in it is made any more.
 func (t *target) finish(context.Context) error {
+	in := &folder{top: t.dir}
+	defer in.close()
 	for _, p := range t.sorted(kindFile) {
-		e := t.state.live[p].Entry
-		if len(t.state.live[p].At) > 1 {
-			f, err := t.dir.OpenFile(string(p), os.O_RDWR, 0)
-			if err != nil {
-				return err
-			}
-			if err := errors.Join(t.dress(p, f), f.Close()); err != nil {
-				return err
-			}
+		if len(t.state.live[p].At) <= 1 {
+			continue
 		}
-		if err := t.stamp(p, e); err != nil {
+		dir, name, err := in.at(p)
+		if err != nil {
+			return err
+		}
+		f, err := dir.OpenFile(name, os.O_RDWR, 0)
+		if err != nil {
+			return err
+		}
+		if err := errors.Join(t.dress(p, dir, name, f), f.Close()); err != nil {
 			return err
 		}
 	}
 	dirs := t.sorted(kindDir)
-	slices.SortFunc(dirs, func(a, b pathname) int { return strings.Compare(string(b), string(a)) }) // children first
+	slices.Reverse(dirs) // children first
 	for _, p := range dirs {
-		e := t.state.live[p].Entry
-		if o := t.reader.opts; o.UID >= 0 || o.GID >= 0 {
-			if err := t.dir.Lchown(string(p), o.UID, o.GID); err != nil {
-				return err
-			}
-		}
-		if err := t.dir.Chmod(string(p), fs.FileMode(e.Mode)); err != nil {
+		dir, name, err := in.at(p)
+		if err != nil {
 			return err
 		}
-		if err := t.stamp(p, e); err != nil {
+		if err := t.dressDir(p, dir, name); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (t *target) stamp(p pathname, e entry) error {
-	mtime := time.Unix(0, e.MTime)
-	if err := t.dir.Chtimes(string(p), mtime, mtime); err != nil {
+func (t *target) dressDir(p pathname, dir *os.Root, name string) error {
+	if o := t.reader.opts; o.UID >= 0 || o.GID >= 0 {
+		if err := dir.Lchown(name, o.UID, o.GID); err != nil {
+			return err
+		}
+	}
+	e := t.state.live[p].Entry
+	if err := dir.Chmod(name, fs.FileMode(e.Mode)); err != nil {
 		return err
 	}
-	info, err := t.dir.Lstat(string(p))
+	mtime := time.Unix(0, e.MTime)
+	if err := dir.Chtimes(name, mtime, mtime); err != nil {
+		return err
+	}
+	info, err := dir.Lstat(name)
 	if err != nil {
 		return err
 	}

@@ -169,9 +169,12 @@ func must[T any](v T, err error) T {
 	return v
 }
 
-// unpack decompresses to exactly raw bytes.
-func unpack(dec *zstd.Decoder, packed []byte, raw int64) ([]byte, error) {
-	out, err := dec.DecodeAll(packed, make([]byte, 0, raw))
+// unpack decompresses to exactly raw bytes, into the space of buf if that suffices.
+func unpack(dec *zstd.Decoder, packed []byte, raw int64, buf []byte) ([]byte, error) {
+	if int64(cap(buf)) < raw {
+		buf = make([]byte, 0, raw)
+	}
+	out, err := dec.DecodeAll(packed, buf[:0])
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrCorrupt, err)
 	}

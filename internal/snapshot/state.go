@@ -48,8 +48,8 @@ type reader struct {
 }
 
 // unpack verifies a part of a segment, decrypts it if it is encrypted, and
-// decompresses it to exactly raw bytes.
-func (r *reader) unpack(dec *zstd.Decoder, segment string, part uint32, stored, sum []byte, raw int64) ([]byte, error) {
+// decompresses it to exactly raw bytes, into the space of buf if that suffices.
+func (r *reader) unpack(dec *zstd.Decoder, segment string, part uint32, stored, sum []byte, raw int64, buf []byte) ([]byte, error) {
 	if got := sha256.Sum256(stored); string(got[:]) != string(sum) {
 		return nil, fmt.Errorf("%w: its digest differs", ErrCorrupt)
 	}
@@ -59,7 +59,7 @@ func (r *reader) unpack(dec *zstd.Decoder, segment string, part uint32, stored, 
 			return nil, err
 		}
 	}
-	return unpack(dec, stored, raw)
+	return unpack(dec, stored, raw, buf)
 }
 
 // state reads every segment's metadata: for each path the newest mention counts.
@@ -136,7 +136,7 @@ func (r *reader) readMeta(ctx context.Context, ref segmentRef, into *segmentMeta
 	if err != nil {
 		return err
 	}
-	raw, err := r.unpack(metaDecoder, ref.Name, metaPart, stored, ref.MetaSum, ref.MetaRaw)
+	raw, err := r.unpack(metaDecoder, ref.Name, metaPart, stored, ref.MetaSum, ref.MetaRaw, nil)
 	if err != nil {
 		return fmt.Errorf("metadata: %w", err)
 	}
@@ -149,25 +149,36 @@ func (r *reader) readMeta(ctx context.Context, ref segmentRef, into *segmentMeta
 	return nil
 }
 
-// fetch reads exactly n bytes of a segment. A segment that the head names and
-// the store does not have is a corruption.
+// fetch reads exactly n bytes of a segment.
 func (r *reader) fetch(ctx context.Context, segment string, off, n int64) ([]byte, error) {
-	body, err := r.store.GetRange(ctx, segmentKey(r.user, segment), off, n)
+	body, err := r.open(ctx, segment, off, n)
 	if err != nil {
-		if isNotFound(err) {
-			return nil, fmt.Errorf("%w: it is gone", ErrCorrupt)
-		}
 		return nil, err
 	}
 	defer body.Close()
 	buf := make([]byte, n)
+	return buf, readFull(body, buf)
+}
+
+// open opens n bytes of a segment. A segment that the head names and the store
+// does not have is a corruption.
+func (r *reader) open(ctx context.Context, segment string, off, n int64) (io.ReadCloser, error) {
+	body, err := r.store.GetRange(ctx, segmentKey(r.user, segment), off, n)
+	if isNotFound(err) {
+		return nil, fmt.Errorf("%w: it is gone", ErrCorrupt)
+	}
+	return body, err
+}
+
+// readFull fills buf from a segment. One that ends before is corrupt.
+func readFull(body io.Reader, buf []byte) error {
 	switch m, err := io.ReadFull(body, buf); {
 	case err == io.EOF || err == io.ErrUnexpectedEOF:
-		return nil, fmt.Errorf("%w: it ends after %d bytes of %d", ErrCorrupt, m, n)
+		return fmt.Errorf("%w: it ends after %d bytes of %d", ErrCorrupt, m, len(buf))
 	case err != nil:
-		return nil, fmt.Errorf("%w: %w", objstore.ErrUnreachable, err)
+		return fmt.Errorf("%w: %w", objstore.ErrUnreachable, err)
 	}
-	return buf, nil
+	return nil
 }
 
 // use adds up how much content of each segment is still wanted.

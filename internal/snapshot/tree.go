@@ -100,7 +100,7 @@ func (t *Tree) block(ctx context.Context, seg string, i int) ([]byte, error) {
 	b := t.state.blocks[seg][i]
 	stored, err := t.reader.fetch(ctx, seg, b.Off, b.Len)
 	if err == nil {
-		stored, err = t.reader.unpack(blockDecoder, seg, uint32(i), stored, b.Sum, b.Raw)
+		stored, err = t.reader.unpack(blockDecoder, seg, uint32(i), stored, b.Sum, b.Raw, nil)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("segment %s: block %d: %w", seg, i, err)
