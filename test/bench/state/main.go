@@ -61,6 +61,7 @@ func main() {
 // bench is one run of all.
 type bench struct {
 	dir        string
+	volume     string // the kind of file system it is on
 	rounds     int
 	contenders map[string]contender
 	sets       []*dataset
@@ -71,7 +72,7 @@ type bench struct {
 	took    map[operation]map[string][]usage
 	moved   map[operation]map[string]traffic
 	seeded  map[string]usage // our first save of each data set
-	changed int64            // what changed in A, compressed, on average
+	changed int64            // what changed in A before the save that was counted, compressed
 	pause   pauses
 }
 
@@ -92,7 +93,12 @@ func run(ctx context.Context) (err error) {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	b := &bench{dir: dir, rounds: *rounds, took: map[operation]map[string][]usage{}, moved: map[operation]map[string]traffic{}, seeded: map[string]usage{}}
+	at, what, undo, err := volume(dir)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, undo()) }()
+	b := &bench{dir: at, volume: what, rounds: *rounds, took: map[operation]map[string][]usage{}, moved: map[operation]map[string]traffic{}, seeded: map[string]usage{}}
 	if b.contenders, err = b.peers(); err != nil {
 		return err
 	}
@@ -236,7 +242,6 @@ func (b *bench) saves(ctx context.Context) error {
 			return err
 		}
 	}
-	var changed, times int64
 	for round := range b.rounds + 1 {
 		for _, d := range sets {
 			for _, url := range b.ways(round) {
@@ -244,8 +249,8 @@ func (b *bench) saves(ctx context.Context) error {
 				if err != nil {
 					return err
 				}
-				if d.name == "A" {
-					changed, times = changed+packed(content), times+1
+				if d.name == "A" && round == 0 {
+					b.changed = packed(content)
 				}
 				err = b.turns(round, func(name string, c contender) error {
 					if name == nameLocal {
@@ -263,6 +268,5 @@ func (b *bench) saves(ctx context.Context) error {
 			}
 		}
 	}
-	b.changed = changed / times
 	return nil
 }

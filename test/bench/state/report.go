@@ -62,7 +62,7 @@ func (b *bench) factor(op operation, than time.Duration) float64 {
 
 func (b *bench) render() string {
 	var w strings.Builder
-	fmt.Fprintf(&w, "%s. Medians of %d, in seconds (fastest – slowest). rclone v1.76.0, s5cmd v2.3.0, restic v0.18.0, kopia v0.21.1; S3 server: versitygw.\n\n", table.Machine(), b.rounds)
+	fmt.Fprintf(&w, "%s. Medians of %d, in seconds (fastest – slowest). rclone v1.76.0, s5cmd v2.3.0, restic v0.18.0, kopia v0.21.1; S3 server: versitygw. Everything is on %s.\n\n", table.Machine(), b.rounds, b.volume)
 	for _, d := range b.sets {
 		fmt.Fprintf(&w, "- %s: %d MB, %s\n", d.name, d.bytes/mega, d.text)
 	}
