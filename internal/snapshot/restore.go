@@ -245,7 +245,11 @@ func (t *target) write(in *folder, p pathname, content []byte, at, size int64) e
 	if whole {
 		flags |= os.O_EXCL
 	}
-	f, err := dir.OpenFile(name, flags, 0o600)
+	mode := fs.FileMode(0o600) // until it is whole
+	if whole {
+		mode = fs.FileMode(t.index.Paths[p].Record.Entry.Mode) // less the umask
+	}
+	f, err := dir.OpenFile(name, flags, mode)
 	if err != nil {
 		return err
 	}
@@ -276,14 +280,16 @@ func (t *target) dress(p pathname, dir *os.Root, name string, f *os.File) error 
 		}
 	}
 	e := &t.index.Paths[p].Record.Entry
-	if err := f.Chmod(fs.FileMode(e.Mode)); err != nil {
-		return err
-	}
 	mtime := time.Unix(0, e.MTime)
 	if err := dir.Chtimes(name, mtime, mtime); err != nil {
 		return err
 	}
 	info, err := f.Stat()
+	if err == nil && info.Mode().Perm() != fs.FileMode(e.Mode) {
+		if err = f.Chmod(fs.FileMode(e.Mode)); err == nil {
+			info, err = f.Stat()
+		}
+	}
 	if err != nil {
 		return err
 	}
