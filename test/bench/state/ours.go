@@ -31,29 +31,30 @@ type ours struct {
 }
 
 func (o *ours) seed(ctx context.Context, d *dataset, url string) error {
-	u, err := o.first(ctx, d, url, "seed")
-	if err == nil {
-		o.b.seeded[d.name] = u
-	}
+	u, err := o.child(ctx, "seed", url, user(d), d.dir)
+	o.b.seeded[d.name] = u
 	return err
 }
 
-// first saves all of a data set in a process of its own.
-func (o *ours) first(ctx context.Context, d *dataset, url, verb string) (usage, error) {
-	self, err := os.Executable()
-	if err != nil {
-		return usage{}, err
-	}
-	return measured(ctx, o.b.env(url), o.b.dir, self, "child", verb, url, user(d), d.dir)
+func (o *ours) restore(ctx context.Context, d *dataset, url, into string) (usage, error) {
+	settle()
+	return o.child(ctx, "restore", url, user(d), into)
 }
 
-func (o *ours) restore(ctx context.Context, d *dataset, url, into string) (usage, error) {
+// child runs this program again, which prints what it used itself.
+func (o *ours) child(ctx context.Context, args ...string) (usage, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return usage{}, err
 	}
-	settle()
-	return measured(ctx, o.b.env(url), o.b.dir, self, "child", "restore", url, user(d), into)
+	u, out, err := output(ctx, o.b.env(args[1]), o.b.dir, append([]string{self, "child"}, args...)...)
+	if err != nil {
+		return usage{}, err
+	}
+	var inside usage
+	err = json.Unmarshal(out, &inside)
+	u.RSS = inside.RSS
+	return u, err
 }
 
 func (o *ours) save(ctx context.Context, d *dataset, url string) (usage, error) {
@@ -125,7 +126,10 @@ func child(ctx context.Context, verb, url, user, dir string) error {
 		return err
 	}
 	if verb == "restore" {
-		return restoreInto(ctx, run, dir)
+		if err := restoreInto(ctx, run, dir); err != nil {
+			return err
+		}
+		return printUsage()
 	}
 	scratch, err := os.MkdirTemp(".", "child-")
 	if err != nil {
@@ -140,8 +144,10 @@ func child(ctx context.Context, verb, url, user, dir string) error {
 		return err
 	}
 	if verb == "seed" {
-		_, err := save(ctx, run, dir, staging, true)
-		return err
+		if _, err := save(ctx, run, dir, staging, true); err != nil {
+			return err
+		}
+		return printUsage()
 	}
 	lines := bufio.NewScanner(os.Stdin)
 	for lines.Scan() {
@@ -157,6 +163,14 @@ func child(ctx context.Context, verb, url, user, dir string) error {
 		}
 	}
 	return lines.Err()
+}
+
+func printUsage() error {
+	u, err := own()
+	if err != nil {
+		return err
+	}
+	return json.NewEncoder(os.Stdout).Encode(u)
 }
 
 func restoreInto(ctx context.Context, run *snapshot.Run, dir string) error {
