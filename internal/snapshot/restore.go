@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"runtime"
 	"slices"
 	"sync"
 	"time"
@@ -81,6 +82,9 @@ type target struct {
 	dir      *os.Root
 	total    int64
 	progress func(done, total int64)
+	// raw has room for a decompressed block for each that is written at the same
+	// time: no more than there are processors, or they would fight over the caches.
+	raw chan []byte
 
 	mu   sync.Mutex // guards done; one progress call at a time
 	done int64
@@ -145,6 +149,10 @@ func (t *target) makeFiles(ctx context.Context) error {
 			at += x.Len
 		}
 	}
+	t.raw = make(chan []byte, runtime.GOMAXPROCS(0))
+	for range cap(t.raw) {
+		t.raw <- make([]byte, 0, blockSize)
+	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(max(1, t.reader.opts.Parallel))
 	for seg, blocks := range needs {
@@ -189,14 +197,10 @@ func ranges(all []block, needed map[int][]piece) func(yield func(first, last int
 	}
 }
 
-// buffers hold one block, as stored and decompressed. A range is read block by
-// block, so that a restore needs two blocks of memory per request under way, and
-// content is written while more comes in.
-type buffers struct{ stored, raw []byte }
-
-var blockBuffers = sync.Pool{New: func() any {
-	return &buffers{make([]byte, maxStored), make([]byte, 0, blockSize)}
-}}
+// storedBlocks hold one block each, as stored. A range is read block by block, so
+// that a restore needs a block of memory per request under way, and content is
+// written while more comes in.
+var storedBlocks = sync.Pool{New: func() any { return new([maxStored]byte) }}
 
 func (t *target) fetchRange(ctx context.Context, seg string, first, last int, needed map[int][]piece) error {
 	all := t.state.blocks[seg]
@@ -206,28 +210,39 @@ func (t *target) fetchRange(ctx context.Context, seg string, first, last int, ne
 		return err
 	}
 	defer body.Close()
-	buf := blockBuffers.Get().(*buffers)
-	defer blockBuffers.Put(buf)
+	buf := storedBlocks.Get().(*[maxStored]byte)
+	defer storedBlocks.Put(buf)
 	in := &folder{top: t.dir}
 	defer in.close()
 	for i := first; i <= last; i++ {
-		b := all[i]
-		stored := buf.stored[:b.Len]
-		if err := readFull(body, stored); err != nil {
-			return fmt.Errorf("block %d: %w", i, err)
+		stored := buf[:all[i].Len]
+		err := readFull(body, stored)
+		if err == nil {
+			err = t.writeBlock(in, seg, i, stored, needed[i])
 		}
-		raw, err := t.reader.unpack(blockDecoder, seg, uint32(i), stored, b.Sum, b.Raw, buf.raw)
 		if err != nil {
 			return fmt.Errorf("block %d: %w", i, err)
 		}
-		for _, p := range needed[i] {
-			content := raw[p.from.Off : p.from.Off+p.from.Len]
-			if sums := t.index.Paths[p.path].Chunks; sums != nil {
-				digests(content, sums[p.at/chunkSize:p.at/chunkSize+chunks(p.from.Len)])
-			}
-			if err := t.write(in, p.path, content, p.at, t.state.live[p.path].Entry.Size); err != nil {
-				return err
-			}
+	}
+	return nil
+}
+
+// writeBlock decompresses a block and writes the pieces of files in it.
+func (t *target) writeBlock(in *folder, seg string, i int, stored []byte, pieces []piece) error {
+	buf := <-t.raw
+	defer func() { t.raw <- buf }()
+	b := t.state.blocks[seg][i]
+	raw, err := t.reader.unpack(blockDecoder, seg, uint32(i), stored, b.Sum, b.Raw, buf)
+	if err != nil {
+		return err
+	}
+	for _, p := range pieces {
+		content := raw[p.from.Off : p.from.Off+p.from.Len]
+		if sums := t.index.Paths[p.path].Chunks; sums != nil {
+			digests(content, sums[p.at/chunkSize:p.at/chunkSize+chunks(p.from.Len)])
+		}
+		if err := t.write(in, p.path, content, p.at, t.state.live[p.path].Entry.Size); err != nil {
+			return err
 		}
 	}
 	return nil

@@ -1,6 +1,7 @@
 package snapshot
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io/fs"
@@ -83,6 +84,11 @@ func (p *pathname) UnmarshalJSON(raw []byte) error {
 		err := json.Unmarshal(raw, &b)
 		*p = pathname(b.B)
 		return err
+	}
+	// Most names mean what they say, and there are many.
+	if n := len(raw); n >= 2 && raw[0] == '"' && bytes.IndexByte(raw, '\\') < 0 && utf8.Valid(raw) {
+		*p = pathname(raw[1 : n-1])
+		return nil
 	}
 	var s string
 	err := json.Unmarshal(raw, &s)
