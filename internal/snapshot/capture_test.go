@@ -1,12 +1,16 @@
 package snapshot
 
 import (
+	"errors"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"openclaw-sandbox/internal/objstore"
 )
 
 // A folder whose name is not UTF-8.
@@ -100,4 +104,73 @@ func TestLook(t *testing.T) {
 	if c := look(); c.Paths == 0 {
 		t.Errorf("past a limit: %+v", c)
 	}
+}
+
+// A run that has ended is saved from where it lies: nothing is copied, and a file
+// that changes after all is an error, not a torn copy.
+func TestStill(t *testing.T) {
+	st := dirStore(t)
+	m := start(t, st)
+	remove := func(name string) {
+		if err := os.RemoveAll(filepath.Join(m.path, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	link := func(to, name string) {
+		if err := os.Symlink(to, filepath.Join(m.path, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	m.write("small", "one")
+	m.write("large", strings.Repeat("0123456789abcdef", 40<<10))
+	for name, change := range map[string]func(){
+		"small file":   func() { m.write("small", "two") },
+		"large file":   func() { m.write("large", strings.Repeat("fedcba9876543210", 40<<10)) },
+		"file is gone": func() { remove("small") },
+		"link instead": func() { remove("large"); link("/etc/passwd", "large") },
+	} {
+		c, err := m.run.Still(t.Context(), m.root)
+		if err != nil {
+			t.Fatal(err)
+		}
+		change()
+		if _, err := m.run.Commit(t.Context(), c, true); !errors.Is(err, ErrMoved) {
+			t.Errorf("%s changed meanwhile: %v, want ErrMoved", name, err)
+		}
+		remove("small")
+		remove("large")
+		m.write("small", "one")
+		m.write("large", strings.Repeat("0123456789abcdef", 40<<10))
+	}
+	c, err := m.run.Still(t.Context(), m.root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := m.run.Commit(t.Context(), c, true); err != nil {
+		t.Fatal(err)
+	}
+	same(t, start(t, st).path, m.path)
+}
+
+// A save of more than one part is sent as it is packed, and an upload that fails
+// in the middle fails the save and commits nothing.
+func TestStreamedSegment(t *testing.T) {
+	st := &countingStore{Store: dirStore(t)}
+	m := start(t, st)
+	noise := make([]byte, 3*streamFrom)
+	rand.NewChaCha8([32]byte{1}).Read(noise)
+	m.write("noise", string(noise))
+	lost := fmt.Errorf("lost: %w", objstore.ErrUnreachable)
+	st.fail = func(key string) (error, bool) {
+		if strings.Contains(key, "/seg/") {
+			return lost, false
+		}
+		return nil, false
+	}
+	if _, err := m.save(false); !errors.Is(err, objstore.ErrUnreachable) {
+		t.Fatalf("err = %v, want ErrUnreachable", err)
+	}
+	st.fail = nil
+	m.mustSave(true)
+	same(t, start(t, st).path, m.path)
 }

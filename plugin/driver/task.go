@@ -37,6 +37,7 @@ type task struct {
 	freezer freezer
 
 	stopping atomic.Bool // somebody asked the process to end
+	restless bool        // something that outlived the process changes the state still
 
 	exited chan struct{} // closed when the process has ended
 	result *drivers.ExitResult
@@ -189,7 +190,11 @@ func (t *task) save(final bool) error {
 	var c *snapshot.Capture
 	t.still.Lock()
 	pause, err := frozen(t.freezer, func() error {
-		c, err = t.run.Capture(ctx, dir, t.stagingDir())
+		if final && !t.restless {
+			c, err = t.run.Still(ctx, dir)
+		} else {
+			c, err = t.run.Capture(ctx, dir, t.stagingDir())
+		}
 		return err
 	})
 	t.still.Unlock()
@@ -201,6 +206,7 @@ func (t *task) save(final bool) error {
 	}
 	stats, err := t.run.Commit(ctx, c, final)
 	if err != nil {
+		t.restless = t.restless || errors.Is(err, snapshot.ErrMoved)
 		return err
 	}
 	if stats.Warning != nil {

@@ -39,7 +39,7 @@ func dial(t *testing.T, r router, user string) *session {
 	if r.token != "" {
 		h.Set("Authorization", "Bearer "+r.token)
 	}
-	conn, resp, err := websocket.DefaultDialer.DialContext(ctx, "ws://"+r.addr+"/", h)
+	conn, resp, err := (&websocket.Dialer{}).DialContext(ctx, "ws://"+r.addr+"/", h)
 	if err != nil {
 		status := "no answer"
 		if resp != nil {
