@@ -5,7 +5,13 @@ import (
 	"crypto/sha256"
 	"encoding/json"
 	"errors"
+	"io/fs"
+	"os"
+	"strings"
 	"testing"
+	"time"
+
+	"github.com/cespare/xxhash/v2"
 
 	"openclaw-sandbox/internal/objstore"
 )
@@ -79,4 +85,90 @@ func FuzzHead(f *testing.F) {
 			t.Errorf("an error of no class: %v", err)
 		}
 	})
+}
+
+// Any tree comes back as it was, after any changes and saves: the input is a
+// program of steps, each an operation, a size, and a name that ends with a NUL.
+func FuzzRoundTrip(f *testing.F) {
+	f.Add([]byte("w\x05a/b\x00w\xffbig\x00s\x00\x00c\x07big\x00l\x00to\x00r\x00a/b\x00s\x00\x00n\x00\x00m\x10big\x00"))
+	f.Add([]byte("w\xf0x\x00s\x00\x00t\x03x\x00s\x00\x00w\x01\xff\xfe\x00d\x00d/e/f\x00m\x00d\x00n\x00\x00r\x00d\x00w\x01d\x00"))
+	f.Fuzz(func(t *testing.T, program []byte) {
+		if len(program) > 2000 {
+			t.Skip("longer programs teach nothing new")
+		}
+		st := dirStore(t)
+		m := start(t, st)
+		for len(program) > 2 {
+			op, size := program[0], int(program[1])
+			name, rest, _ := bytes.Cut(program[2:], []byte{0})
+			program = rest
+			step(m, op, size, string(name))
+			if op == 's' || op == 'n' {
+				stampByContent(m)
+			}
+			switch op {
+			case 's':
+				m.mustSave(false)
+			case 'n':
+				m.mustSave(true)
+				next := start(t, st)
+				same(t, next.path, m.path)
+				m = next
+			}
+		}
+		stampByContent(m)
+		m.mustSave(true)
+		same(t, start(t, st).path, m.path)
+	})
+}
+
+// stampByContent gives files of the same content the same time: a new time alone is
+// nothing that a save keeps.
+func stampByContent(m *machine) {
+	fs.WalkDir(m.root.FS(), ".", func(p string, d fs.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() {
+			return nil
+		}
+		if content, err := m.root.ReadFile(p); err == nil {
+			at := time.Unix(int64(xxhash.Sum64(content)%1e9), 0)
+			m.root.Chtimes(p, at, at)
+		}
+		return nil
+	})
+}
+
+// step changes the tree, if that can be done: what the file system refuses is no
+// concern of a snapshot.
+func step(m *machine, op byte, size int, name string) {
+	switch op {
+	case 'w', 'c', 't':
+		if i := strings.LastIndexByte(name, '/'); i > 0 {
+			m.root.MkdirAll(name[:i], 0o755)
+		}
+		flags := os.O_CREATE | os.O_WRONLY
+		if op == 'w' {
+			flags |= os.O_TRUNC
+		}
+		file, err := m.root.OpenFile(name, flags, 0o644)
+		if err != nil {
+			return
+		}
+		defer file.Close()
+		switch op {
+		case 'w': // up to 512 KiB, so that large files are among them
+			file.Write(bytes.Repeat([]byte{byte(size), 'x', '\n'}, size*size*8/3))
+		case 'c': // a few bytes somewhere
+			file.WriteAt([]byte("changed"), int64(size)*1999)
+		case 't':
+			file.Truncate(int64(size) * 1500)
+		}
+	case 'd':
+		m.root.MkdirAll(name, 0o755)
+	case 'l':
+		m.root.Symlink("../"+name, name)
+	case 'r':
+		m.root.RemoveAll(name)
+	case 'm':
+		m.root.Chmod(name, fs.FileMode(0o400|size&0o377))
+	}
 }
