@@ -71,21 +71,50 @@ func Open(dir string) (*Spool, error) {
 	return &Spool{dir}, nil
 }
 
+// Reserve makes a place for the state of a run that begins, so that Add needs no
+// room: a state may have to wait just because the disk is full.
+func (s *Spool) Reserve(m snapshot.Memento, w snapshot.Writer) error {
+	_, _, err := s.place(m, w)
+	return err
+}
+
+// place makes the folder in which an entry grows, or finds the one that is reserved.
+func (s *Spool) place(m snapshot.Memento, w snapshot.Writer) (e Entry, half string, err error) {
+	name := string(m.User) + "-" + w.Alloc
+	e = Entry{Memento: m, Writer: w, Since: time.Now().UTC(), dir: filepath.Join(s.dir, name)}
+	half = filepath.Join(s.dir, unready+name)
+	raw, err := json.Marshal(e)
+	if err == nil {
+		err = os.MkdirAll(half, 0o700)
+	}
+	if err == nil {
+		err = write(filepath.Join(half, runName), raw)
+	}
+	if err != nil {
+		err = fmt.Errorf("spool: %w", err)
+	}
+	return e, half, err
+}
+
+// Release gives back what Reserve took, for a run that has saved its state. A state
+// that Add could not put in its place stays.
+func (s *Spool) Release(m snapshot.Memento, w snapshot.Writer) error {
+	half := filepath.Join(s.dir, unready+string(m.User)+"-"+w.Alloc)
+	if _, err := os.Lstat(filepath.Join(half, stateName)); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := os.RemoveAll(half); err != nil {
+		return fmt.Errorf("spool: %w", err)
+	}
+	return nil
+}
+
 // Add moves a run's state folder, and its index if there is one, into the spool,
 // on the same file system. When it returns, they survive a crash of the node.
 func (s *Spool) Add(m snapshot.Memento, w snapshot.Writer, state, index string) (Entry, error) {
-	name := string(m.User) + "-" + w.Alloc
-	e := Entry{Memento: m, Writer: w, Since: time.Now().UTC(), dir: filepath.Join(s.dir, name)}
-	raw, err := json.Marshal(e)
-	if err != nil {
+	e, half, err := s.place(m, w)
+	if _, reserved := os.Lstat(filepath.Join(half, runName)); err != nil && reserved != nil {
 		return e, err
-	}
-	half := filepath.Join(s.dir, unready+name)
-	if err := os.MkdirAll(half, 0o700); err != nil {
-		return e, fmt.Errorf("spool: %w", err)
-	}
-	if err := write(filepath.Join(half, runName), raw); err != nil {
-		return e, fmt.Errorf("spool: %w", err)
 	}
 	if err := os.Rename(index, filepath.Join(half, indexName)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return e, fmt.Errorf("spool: %w", err)

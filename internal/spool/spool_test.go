@@ -46,15 +46,19 @@ type node struct {
 
 const user = "alice"
 
-func start(t *testing.T, st *away) *node {
+var writer = snapshot.Writer{Alloc: "alloc", Node: "node"}
+
+func start(t *testing.T, st *away) *node { return startIn(t, st, t.TempDir()) }
+
+func startIn(t *testing.T, st *away, dir string) *node {
 	t.Helper()
-	n := &node{t: t, st: st, dir: t.TempDir(), opts: snapshot.DefaultOptions()}
+	n := &node{t: t, st: st, dir: dir, opts: snapshot.DefaultOptions()}
 	var err error
 	if n.spool, err = Open(filepath.Join(n.dir, "spool")); err != nil {
 		t.Fatal(err)
 	}
 	n.opts.IndexFile = filepath.Join(n.dir, "index")
-	if n.run, err = snapshot.Claim(t.Context(), st, user, snapshot.Writer{Alloc: "alloc", Node: "node"}, n.opts); err != nil {
+	if n.run, err = snapshot.Claim(t.Context(), st, user, writer, n.opts); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.Mkdir(n.state(), 0o700); err != nil {
@@ -92,9 +96,18 @@ func (n *node) save() error {
 	return err
 }
 
+func (n *node) saveStill() error {
+	c, err := n.run.Still(n.t.Context(), n.root())
+	if err != nil {
+		return err
+	}
+	_, err = n.run.Commit(n.t.Context(), c, true)
+	return err
+}
+
 func (n *node) add() Entry {
 	n.t.Helper()
-	e, err := n.spool.Add(n.run.Memento(), snapshot.Writer{Alloc: "alloc", Node: "node"}, n.state(), n.opts.IndexFile)
+	e, err := n.spool.Add(n.run.Memento(), writer, n.state(), n.opts.IndexFile)
 	if err != nil {
 		n.t.Fatal(err)
 	}

@@ -52,6 +52,9 @@ func (d *Driver) RecoverTask(handle *drivers.TaskHandle) error {
 	if err != nil {
 		return fmt.Errorf("recover %s: %w", cfg.ID, err)
 	}
+	if err := d.spool.Reserve(t.memento, t.writer()); err != nil { // Open has tidied it away
+		d.log.Warn("reserve a place in the spool", "alloc", cfg.AllocID, "error", err)
+	}
 	in := drivers.NewTaskHandle(s.InnerVersion)
 	in.Config, in.State, in.DriverState = d.runtime.Inside(cfg, t.dirs), handle.State, s.Inner
 	if err := d.inner().RecoverTask(in); err != nil {

@@ -128,6 +128,9 @@ func (t *task) restore() error {
 		}
 	}
 	t.memento = t.run.Memento()
+	if err := t.d.spool.Reserve(t.memento, t.writer()); err != nil {
+		return err
+	}
 	raw, err := json.Marshal(t.memento)
 	if err != nil {
 		return err

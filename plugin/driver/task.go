@@ -300,5 +300,5 @@ func (t *task) remove() error {
 			return err
 		}
 	}
-	return os.RemoveAll(t.dirs.Run)
+	return errors.Join(t.d.spool.Release(t.memento, t.writer()), os.RemoveAll(t.dirs.Run))
 }
