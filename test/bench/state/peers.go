@@ -21,8 +21,8 @@ type contender interface {
 	restore(ctx context.Context, d *dataset, url, into string) (usage, error)
 }
 
-// peer is a program that somebody else wrote, with the flags that served it best
-// here. Each command gets the S3 server's URL.
+// peer is a program that somebody else wrote, with the flags that its documentation
+// has for speed. Each command gets the S3 server's URL.
 type peer struct {
 	b        *bench
 	name     string
