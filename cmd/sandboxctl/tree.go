@@ -145,11 +145,11 @@ func (t *tool) importer() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			stats, err := snapshot.Import(cmd.Context(), t.store, u, dir, o)
+			h, err := snapshot.Import(cmd.Context(), t.store, u, dir, o)
 			if err != nil {
 				return err
 			}
-			return t.say(stats, "%s has %s in %d paths.", u, size(stats.Bytes), stats.Files)
+			return t.say(h, "%s has %s in %d paths.", u, size(h.Bytes), h.Files)
 		}}
 	cmd.Flags().StringVar(&prefix, "prefix", "", "where the plain objects lie; \"\" for the store's top")
 	return cmd

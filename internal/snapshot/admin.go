@@ -68,16 +68,22 @@ func (h *Head) anew(how string) Head {
 // ErrExists: the user has state already.
 var ErrExists = errors.New("the user has state already")
 
-// vacant returns ErrExists if the user has state.
-func vacant(ctx context.Context, st objstore.Store, u sandbox.User) error {
-	_, _, err := ReadHead(ctx, st, u)
+// Vacant says that the user has no state: no run has saved any, and none is under way.
+func (h *Head) Vacant() bool { return h.Seq == 0 && len(h.Segments) == 0 && h.State == StateClean }
+
+// vacant returns the epoch and the ETag of a vacant head, which may not be there at
+// all, or ErrExists.
+func vacant(ctx context.Context, st objstore.Store, u sandbox.User) (epoch uint64, etag string, err error) {
+	h, etag, err := ReadHead(ctx, st, u)
 	switch {
-	case err == nil:
-		return ErrExists
 	case errors.Is(err, objstore.ErrNotFound):
-		return nil
+		return 0, "", nil
+	case err != nil:
+		return 0, "", err
+	case !h.Vacant():
+		return 0, "", ErrExists
 	}
-	return err
+	return h.Epoch, etag, nil
 }
 
 // Fork gives a new user the state of a kept snapshot (seq 0: the newest) of
@@ -87,7 +93,8 @@ func Fork(ctx context.Context, st objstore.Store, from sandbox.User, seq uint64,
 	if err != nil {
 		return nil, err
 	}
-	if err := vacant(ctx, st, to); err != nil {
+	epoch, etag, err := vacant(ctx, st, to)
+	if err != nil {
 		return nil, fmt.Errorf("fork to %s: %w", to, err)
 	}
 	var done, total int64
@@ -103,7 +110,7 @@ func Fork(ctx context.Context, st objstore.Store, from sandbox.User, seq uint64,
 		}
 	}
 	next := h.anew(fmt.Sprintf("forked from snapshot %d of %s", h.Seq, from))
-	next.User, next.Epoch = to, h.Epoch+1
+	next.User, next.Epoch = to, max(h.Epoch, epoch)+1
 	key, err := unwrap(keys, h)
 	if err != nil {
 		return nil, fmt.Errorf("fork to %s: %w", to, err)
@@ -113,7 +120,7 @@ func Fork(ctx context.Context, st objstore.Store, from sandbox.User, seq uint64,
 			return nil, fmt.Errorf("fork to %s: %w", to, err)
 		}
 	}
-	if _, err := writeHead(ctx, st, &next, "", nil); err != nil {
+	if _, err := writeHead(ctx, st, &next, etag, nil); err != nil {
 		return nil, fmt.Errorf("fork to %s: %w", to, err)
 	}
 	return &next, nil
@@ -147,22 +154,29 @@ func (r *exactly) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// Import gives a new user the state that lies in dir, which nothing may change meanwhile. It returns ErrExists if the
-// user has state.
-func Import(ctx context.Context, st objstore.Store, u sandbox.User, dir *os.Root, o Options) (Stats, error) {
-	if err := vacant(ctx, st, u); err != nil {
-		return Stats{}, fmt.Errorf("import to %s: %w", u, err)
-	}
-	r, err := Claim(ctx, st, u, Writer{Node: "import"}, o)
+// Import gives a new user the state that lies in dir, which nothing may change
+// meanwhile. All of it is in the store before the user's head says so: a cut-off
+// import leaves the user as new as before. It returns ErrExists if the user has state,
+// and ErrFenced if somebody gave them one at the same time.
+func Import(ctx context.Context, st objstore.Store, u sandbox.User, dir *os.Root, o Options) (*Head, error) {
+	epoch, etag, err := vacant(ctx, st, u)
 	if err != nil {
-		return Stats{}, err
+		return nil, fmt.Errorf("import to %s: %w", u, err)
 	}
-	r.restored = true // there is nothing to restore
-	c, err := r.Still(ctx, dir)
-	if err != nil {
-		return Stats{}, errors.Join(err, r.Abandon(ctx))
+	r := wholly(st, Head{User: u, Epoch: epoch + 1, Seq: 1, Writer: Writer{Node: "import"}, Run: rand.Text()}, o)
+	if r.sealer, err = seal(o.Keys, &r.head); err != nil {
+		return nil, fmt.Errorf("import to %s: %w", u, err)
 	}
-	return r.Commit(ctx, c, true)
+	if err := r.whole(ctx, dir, fmt.Sprintf("%08d-%08d-%s", r.head.Epoch, r.head.Seq, rand.Text())); err != nil {
+		return nil, fmt.Errorf("import to %s: %w", u, err)
+	}
+	if _, err := writeHead(ctx, st, &r.head, etag, nil); err != nil {
+		return nil, fmt.Errorf("import to %s: %w", u, err)
+	}
+	if err := r.keep(ctx, true); err != nil {
+		return nil, fmt.Errorf("import to %s: %w", u, err)
+	}
+	return &r.head, nil
 }
 
 // Usage is what a user's objects take.

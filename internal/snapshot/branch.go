@@ -24,9 +24,7 @@ func branchPrefix(u sandbox.User) string { return "users/" + string(u) + "/branc
 // same run changes nothing.
 func Branch(ctx context.Context, st objstore.Store, m Memento, w Writer, dir *os.Root, o Options) (string, error) {
 	name := fmt.Sprintf("%08d-%s", m.Epoch, w.Alloc)
-	o.IndexFile = ""
-	r := &Run{store: st, opts: o, skip: newExcluder(o.Excludes), quiet: newExcluder(o.Quiet), restored: true, index: newIndex(),
-		head: Head{Version: formatVersion, User: m.User, Epoch: m.Epoch, State: StateClean, Writer: w, Run: m.Run, Write: rand.Text(), Claimed: time.Now().UTC()}}
+	r := wholly(st, Head{User: m.User, Epoch: m.Epoch, Writer: w, Run: m.Run}, o)
 	line, _, err := ReadHead(ctx, st, m.User)
 	if err != nil {
 		return "", fmt.Errorf("branch %s: %w", m.User, err)
@@ -35,22 +33,10 @@ func Branch(ctx context.Context, st objstore.Store, m Memento, w Writer, dir *os
 	if r.sealer, err = unwrap(o.Keys, line); err != nil {
 		return "", fmt.Errorf("branch %s: %w", m.User, err)
 	}
-	c, err := r.Still(ctx, dir)
-	if err != nil {
+	if err := r.whole(ctx, dir, fmt.Sprintf("%08d-branch-%s", m.Epoch, rand.Text())); err != nil {
 		return "", fmt.Errorf("branch %s: %w", m.User, err)
 	}
-	seg := r.newSegment(ctx, fmt.Sprintf("%08d-branch-%s", m.Epoch, rand.Text()))
-	defer seg.close()
-	if _, err := seg.add(c, r.index); err != nil {
-		return "", fmt.Errorf("branch %s: %w", m.User, err)
-	}
-	ref, err := r.upload(seg)
-	if err != nil {
-		return "", fmt.Errorf("branch %s: %w", m.User, err)
-	}
-	h := r.head
-	h.Files, h.Bytes, h.Saved, h.Segments = c.files, c.bytes, time.Now().UTC(), []segmentRef{ref}
-	raw, err := json.Marshal(h)
+	raw, err := json.Marshal(r.head)
 	if err != nil {
 		return "", err
 	}
@@ -59,6 +45,34 @@ func Branch(ctx context.Context, st objstore.Store, m Memento, w Writer, dir *os
 		return "", fmt.Errorf("branch %s: %w", m.User, err)
 	}
 	return name, nil
+}
+
+// wholly is a run that saves one tree as a whole, beside any line of snapshots.
+func wholly(st objstore.Store, h Head, o Options) *Run {
+	h.Version, h.State, h.Write, h.Claimed = formatVersion, StateClean, rand.Text(), time.Now().UTC()
+	o.IndexFile = ""
+	return &Run{store: st, opts: o, skip: newExcluder(o.Excludes), quiet: newExcluder(o.Quiet), restored: true, index: newIndex(), head: h}
+}
+
+// whole sends the tree in dir as one segment of that name; the run's head then says
+// that it is all there is.
+func (r *Run) whole(ctx context.Context, dir *os.Root, name string) error {
+	c, err := r.Still(ctx, dir)
+	if err != nil {
+		return err
+	}
+	seg := r.newSegment(ctx, name)
+	defer seg.close()
+	if _, err := seg.add(c, r.index); err != nil {
+		return err
+	}
+	ref, err := r.upload(seg)
+	if err != nil {
+		return err
+	}
+	h := &r.head
+	h.Files, h.Bytes, h.Saved, h.Segments = c.files, c.bytes, time.Now().UTC(), []segmentRef{ref}
+	return nil
 }
 
 // Branches are the names of a user's branches, oldest epoch first.

@@ -83,7 +83,7 @@ type target struct {
 	total    int64
 	progress func(done, total int64)
 	// raw has room for a decompressed block for each that is written at the same
-	// time: no more than there are processors, or they would fight over the caches.
+	// time: as many as there are processors, as more would take memory, not be faster.
 	raw chan []byte
 
 	mu   sync.Mutex // guards done; one progress call at a time

@@ -63,6 +63,9 @@ type SnapshotConfig struct {
 	// Template is the user whose newest snapshot a new user begins with.
 	Template        string `codec:"template"`
 	UnfinishedStart bool   `codec:"unfinished_start"`
+	// MaxSpooled is how many states may wait on this node for the store before it
+	// takes no further sandbox; 0 is no limit.
+	MaxSpooled int `codec:"max_spooled"`
 }
 
 // HistoryConfig says which older snapshots stay.
@@ -103,7 +106,7 @@ var configSpec = hclspec.NewObject(map[string]*hclspec.Spec{
 		"secret_access_key": attr("secret_access_key", "string", `""`),
 		"path_style":        attr("path_style", "bool", "false"),
 	})),
-	"snapshot": block("snapshot", `{ interval = "60s", debounce = "5s", quiet = "5m", timeout = "60s", restore_timeout = "15m", excludes = [], max_bytes = 21474836480, max_files = 2000000, unfinished_wait = "15s", unfinished_start = true, template = "" }`, map[string]*hclspec.Spec{
+	"snapshot": block("snapshot", `{ interval = "60s", debounce = "5s", quiet = "5m", timeout = "60s", restore_timeout = "15m", excludes = [], max_bytes = 21474836480, max_files = 2000000, unfinished_wait = "15s", unfinished_start = true, template = "", max_spooled = 100 }`, map[string]*hclspec.Spec{
 		"interval":        attr("interval", "string", `"60s"`),
 		"debounce":        attr("debounce", "string", `"5s"`),
 		"quiet":           attr("quiet", "string", `"5m"`),
@@ -116,6 +119,7 @@ var configSpec = hclspec.NewObject(map[string]*hclspec.Spec{
 		"unfinished_wait":  attr("unfinished_wait", "string", `"15s"`),
 		"unfinished_start": attr("unfinished_start", "bool", "true"),
 		"template":         attr("template", "string", `""`),
+		"max_spooled":      attr("max_spooled", "number", "100"),
 	}),
 	"history": block("history", `{ every = "10m", last = 20, hourly = 24, daily = 14, grace = "24h" }`, map[string]*hclspec.Spec{
 		"every":  attr("every", "string", `"10m"`),
@@ -149,6 +153,7 @@ type settings struct {
 
 	unfinishedWait  time.Duration
 	unfinishedStart bool
+	maxSpooled      int64         // 0 is no limit
 	template        sandbox.User  // "" for none
 	egress          *egress.Rules // nil when off
 }
@@ -198,6 +203,10 @@ func (c Config) check() (settings, error) {
 		}
 	}
 	s.unfinishedStart = c.Snapshot.UnfinishedStart
+	if c.Snapshot.MaxSpooled < 0 {
+		return s, errors.New("snapshot.max_spooled must not be below zero")
+	}
+	s.maxSpooled = int64(c.Snapshot.MaxSpooled)
 	keep := &s.snapshot.Retention
 	if keep.Every, err = duration("history.every", c.History.Every, 0); err != nil {
 		return s, err

@@ -32,7 +32,7 @@ func (d *Driver) Fingerprint(ctx context.Context) (<-chan *drivers.Fingerprint, 
 				d.why = d.prepareNode() // it may have been mended
 			}
 			select {
-			case ch <- fingerprint(d.runtime.Name(), d.why, d.spooled()):
+			case ch <- fingerprint(d.runtime.Name(), d.why, d.spooled(), d.settings.maxSpooled):
 			case <-ctx.Done():
 				return
 			}
@@ -50,19 +50,25 @@ func (d *Driver) spooled() int64 {
 	return int64(len(entries))
 }
 
-func fingerprint(runtimeName string, why error, spooled int64) *drivers.Fingerprint {
+// fingerprint reports the node. A node on which too many states wait takes no further
+// sandbox, as its disk would fill up with what it can not save.
+func fingerprint(runtimeName string, why error, spooled, maxSpooled int64) *drivers.Fingerprint {
 	if why != nil {
 		return &drivers.Fingerprint{Health: drivers.HealthStateUnhealthy, HealthDescription: why.Error()}
 	}
-	description := drivers.DriverHealthy
+	health, description := drivers.HealthStateHealthy, drivers.DriverHealthy
 	if runtimeName == "raw_exec" {
 		description = "Healthy; runtime raw_exec isolates nothing"
 	}
 	if spooled > 0 {
 		description += fmt.Sprintf("; %d states wait for the object store", spooled)
 	}
+	if maxSpooled > 0 && spooled >= maxSpooled {
+		health = drivers.HealthStateUnhealthy
+		description = fmt.Sprintf("%d states wait for the object store, and snapshot.max_spooled is %d: no further sandbox starts here until the store takes them", spooled, maxSpooled)
+	}
 	return &drivers.Fingerprint{
-		Health: drivers.HealthStateHealthy, HealthDescription: description,
+		Health: health, HealthDescription: description,
 		Attributes: map[string]*pstructs.Attribute{
 			"driver.sandbox":         pstructs.NewBoolAttribute(true),
 			"driver.sandbox.runtime": pstructs.NewStringAttribute(runtimeName),

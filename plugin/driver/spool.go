@@ -95,7 +95,7 @@ func (t *task) awaitUnfinished(ctx context.Context) (fresh bool, err error) {
 		case err != nil:
 			return errors.Is(err, objstore.ErrNotFound), nil // the claim will say what else is wrong
 		case h.State == snapshot.StateClean, h.Writer.Node == t.cfg.NodeName:
-			return false, nil
+			return h.Vacant(), nil
 		case time.Since(begin) >= t.d.settings.unfinishedWait && t.d.settings.unfinishedStart:
 			return false, nil
 		case time.Since(begin) >= t.d.settings.unfinishedWait:

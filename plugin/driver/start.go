@@ -10,7 +10,6 @@ import (
 
 	"github.com/hashicorp/nomad/plugins/drivers"
 
-	"openclaw-sandbox/internal/objstore"
 	"openclaw-sandbox/internal/readiness"
 	"openclaw-sandbox/internal/sandbox"
 	"openclaw-sandbox/internal/snapshot"
@@ -107,6 +106,9 @@ func (t *task) restore() error {
 		if err := t.welcome(ctx); err != nil {
 			return err
 		}
+		// What the user brought along may have taken its time.
+		ctx, cancel = context.WithTimeout(t.d.ctx, t.d.settings.timeout)
+		defer cancel()
 	}
 	t.run, err = snapshot.Claim(ctx, t.d.store, t.user, t.writer(), t.options())
 	if err != nil {
@@ -136,26 +138,6 @@ func (t *task) restore() error {
 		return err
 	}
 	return os.WriteFile(t.mementoFile(), raw, 0o600)
-}
-
-// welcome gives a new user a copy of the template's state.
-func (t *task) welcome(ctx context.Context) error {
-	from := t.d.settings.template
-	if from == "" || from == t.user {
-		return nil
-	}
-	_, err := snapshot.Fork(ctx, t.d.store, from, 0, t.user, t.d.settings.snapshot.Keys, nil)
-	switch {
-	case errors.Is(err, snapshot.ErrExists), errors.Is(err, snapshot.ErrFenced): // another start was quicker
-		return nil
-	case errors.Is(err, objstore.ErrNotFound), errors.Is(err, snapshot.ErrNoVersion):
-		return &sandbox.Failure{Reason: sandbox.ReasonConfig, Err: err,
-			Message: fmt.Sprintf("The template %s, with which a new user begins, has no state; start it once and save it, or clear snapshot.template in the plugin's config.", from)}
-	case err != nil:
-		return fmt.Errorf("begin with template %s: %w", from, err)
-	}
-	t.d.note(t.cfg, "A new user: beginning with the state of template %s", from)
-	return nil
 }
 
 func (t *task) mementoFile() string { return filepath.Join(t.dirs.Run, ".run.json") }
