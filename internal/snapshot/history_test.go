@@ -190,6 +190,41 @@ func TestDiffAndVerify(t *testing.T) {
 	}
 }
 
+// A merge moves a large file's content, and that is no change of the file.
+func TestDiffAfterMerge(t *testing.T) {
+	st := dirStore(t)
+	m := start(t, st)
+	m.run.opts.MaxSegments, m.run.opts.Retention.Every = 3, 0
+	m.write("large", strings.Repeat("0123456789abcdef", 40<<10))
+	m.write("passing", strings.Repeat("fedcba9876543210", 160<<10))
+	first := m.mustSave(false).Seq
+	if err := os.Remove(filepath.Join(m.path, "passing")); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 5 {
+		m.write("small", fmt.Sprint(i))
+		m.mustSave(false)
+	}
+	open := func(seq uint64) *Tree {
+		h, err := ReadVersion(t.Context(), st, user, seq)
+		if err != nil {
+			t.Fatal(err)
+		}
+		tree, err := OpenTree(t.Context(), st, h, DefaultOptions())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return tree
+	}
+	old, now := open(first), open(0)
+	if a, b := old.state.live["large"].At[0].Seg, now.state.live["large"].At[0].Seg; a == b {
+		t.Fatalf("no merge moved the file: it lies in %s", a)
+	}
+	if got, want := old.Diff(now), []Change{{"passing", "removed", 16 * 160 << 10, 0}, {"small", "added", 0, 1}}; !slices.Equal(got, want) {
+		t.Errorf("diff %v, want %v", got, want)
+	}
+}
+
 // A segment goes only when a grace period has passed since it was found without a
 // name; one that a save just sent does not, nor one of an epoch that came after.
 func TestTidy(t *testing.T) {

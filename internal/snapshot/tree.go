@@ -1,6 +1,7 @@
 package snapshot
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -169,8 +170,20 @@ type Change struct {
 	New  int64  `json:"new"`
 }
 
+// moved says that a file is the same, wherever its content lies.
+func moved(a, b entry) bool {
+	if a.Kind != kindFile || b.Kind != kindFile || a.Mode != b.Mode || a.Size != b.Size {
+		return false
+	}
+	if a.Sum == nil && b.Sum == nil {
+		return a.MTime == b.MTime
+	}
+	return bytes.Equal(a.Sum, b.Sum)
+}
+
 // Diff lists what differs from t to newer, two snapshots of one user. Content is
-// compared by digest or place, so nothing is read.
+// compared by digest or place, so nothing is read; a large file that lies elsewhere,
+// as a merge of segments may do, by size and time.
 func (t *Tree) Diff(newer *Tree) []Change {
 	var out []Change
 	for p, a := range t.state.live {
@@ -178,8 +191,7 @@ func (t *Tree) Diff(newer *Tree) []Change {
 		switch {
 		case !ok:
 			out = append(out, Change{string(p), "removed", a.Entry.Size, 0})
-		case a.Entry.Kind == kindFile && a.Entry.Kind == b.Entry.Kind && a.Entry.Mode == b.Entry.Mode && a.Entry.Sum != nil && a.Entry.Size == b.Entry.Size && slices.Equal(a.Entry.Sum, b.Entry.Sum):
-			// A compaction moved it.
+		case moved(a.Entry, b.Entry):
 		case !unchanged(&a, &b):
 			out = append(out, Change{string(p), "changed", a.Entry.Size, b.Entry.Size})
 		}

@@ -23,17 +23,24 @@ const spoolEvery = 5 * time.Second
 func (d *Driver) uploadSpooled() {
 	tick := time.NewTicker(spoolEvery)
 	defer tick.Stop()
+	told := map[string]error{} // by folder: what was last said of it
 	for {
 		entries, err := d.spool.List()
 		if err != nil {
 			d.log.Error("a state that was not saved can not be read", "error", err)
 		}
 		for _, e := range entries {
-			if err := d.upload(e); err != nil {
+			err := d.upload(e)
+			if err == nil {
+				delete(told, e.Dir())
+				continue
+			}
+			if was := told[e.Dir()]; was == nil || trouble(was) != trouble(err) { // not every few seconds
 				d.log.Warn("a state of this node waits for the object store", "user", e.Memento.User, "since", e.Since, "folder", e.Dir(), "error", err)
-				if errors.Is(err, objstore.ErrUnreachable) {
-					break // for the others too
-				}
+			}
+			told[e.Dir()] = err
+			if errors.Is(err, objstore.ErrUnreachable) {
+				break // for the others too
 			}
 		}
 		select {
