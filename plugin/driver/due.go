@@ -47,17 +47,20 @@ func (d *due) poll(took time.Duration) time.Duration {
 	return max(min(max(d.debounce/4, leastPoll), mostPoll), took*pollShare)
 }
 
-// look finds out what changed since the last save.
-func (t *task) look() (snapshot.Changes, error) {
+// look finds out what changed since the last save, and how long that took; waiting
+// for a store that is away does not count.
+func (t *task) look() (changes snapshot.Changes, took time.Duration, err error) {
 	ctx, cancel := context.WithTimeout(t.d.ctx, t.d.settings.timeout)
 	defer cancel()
 	if err := t.resume(ctx); err != nil {
-		return snapshot.Changes{}, err
+		return changes, 0, err
 	}
 	dir, err := os.OpenRoot(t.dirs.State)
 	if err != nil {
-		return snapshot.Changes{}, fmt.Errorf("open the state: %w", err)
+		return changes, 0, fmt.Errorf("open the state: %w", err)
 	}
 	defer dir.Close()
-	return t.run.Look(ctx, dir)
+	begin := time.Now()
+	changes, err = t.run.Look(ctx, dir)
+	return changes, time.Since(begin), err
 }

@@ -127,9 +127,7 @@ func (t *task) live() {
 			return
 		case <-timer.C:
 		}
-		begin := time.Now()
-		changes, err := t.look()
-		took := time.Since(begin)
+		changes, took, err := t.look()
 		if err == nil && when.save(time.Now(), changes) {
 			if err = t.save(false); err == nil {
 				when.did(time.Now())

@@ -2,6 +2,7 @@ package driver
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -25,7 +26,7 @@ func (s *stack) power(t *testing.T, up bool) {
 
 func (s *stack) spooled(t *testing.T) []string {
 	t.Helper()
-	names, err := filepath.Glob(filepath.Join(s.dir, "sandboxes", "spool", "*"))
+	names, err := filepath.Glob(filepath.Join(s.dir, "sandboxes", "spool", "[^.]*")) // not what is reserved
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -65,6 +66,37 @@ func TestStoreAwayAtTheEnd(t *testing.T) {
 	b := s.alloc(t, s.run(t, "alice", nil), "sandbox again", running)
 	if _, out := s.exec(t, b, "cat", "/state/note"); out != "last-words" {
 		t.Errorf("the note: %q", out)
+	}
+}
+
+// The driver is killed while the store is away. The new one can not go on with the
+// run at first, and saves as soon as the store is back, however long that took.
+func TestDriverReplacedWhileStoreIsAway(t *testing.T) {
+	s := up(t, "image", nil)
+	a := s.alloc(t, s.run(t, "alice", nil), "sandbox", running)
+	s.ask(t, a, "/write?name=note&text=first")
+	wait(t, "snapshot", func() bool { return s.head(t, "alice").Seq > 0 }, func() string { return "" })
+	s.power(t, false)
+	s.ask(t, a, "/write?name=note&text=second")
+	s.killPlugin(t)
+	wait(t, "event", func() bool {
+		now, _, err := s.nomad.Client().Allocations().Info(a.ID, nil)
+		return err == nil && strings.Contains(events(now), "Snapshot failed")
+	}, func() string { return events(a) })
+	s.power(t, true)
+	wait(t, "snapshot", func() bool { return s.head(t, "alice").Seq > 1 }, func() string { return "" })
+}
+
+// killPlugin kills the driver; Nomad starts it anew.
+func (s *stack) killPlugin(t *testing.T) {
+	t.Helper()
+	plugin := filepath.Join(s.dir, "plugins", "sandbox")
+	out, err := exec.Command("pgrep", "-fx", plugin).Output()
+	if err != nil {
+		t.Fatalf("the driver's process is not there: %v", err)
+	}
+	if err := exec.Command("kill", "-9", strings.TrimSpace(string(out))).Run(); err != nil {
+		t.Fatal(err)
 	}
 }
 
