@@ -50,6 +50,7 @@ wake {
 
 upstream {
   dial_timeout     = "5s"
+  head_timeout     = "0s"        # for the head of a gateway's answer; 0s: no limit, as an agent's turn may take long
   idle_timeout     = "4s"        # shorter than the gateway's own 5 s
   forwarded_client = "192.0.2.1" # stands for a client on loopback, which gateways refuse
 }

@@ -13,6 +13,7 @@ import (
 
 	"openclaw-sandbox/internal/catalog"
 	"openclaw-sandbox/internal/drain"
+	"openclaw-sandbox/internal/launch"
 )
 
 // metrics have bounded labels only: never a user.
@@ -35,12 +36,20 @@ func newMetrics() *metrics {
 }
 
 // watch adds what is read at each scrape.
-func (m *metrics) watch(c *catalog.Catalog, d *drain.Drain) {
+func (m *metrics) watch(c *catalog.Catalog, d *drain.Drain, l *launch.Launcher) {
 	gauge := func(name, help string, value func() float64) {
 		m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, value))
 	}
 	gauge("sandbox_router_catalog_users", "Users with a running gateway.", func() float64 { return float64(c.Len()) })
 	gauge("sandbox_router_catalog_age_seconds", "Since Consul last answered; a quiet cluster answers every five minutes.", func() float64 { return c.Age().Seconds() })
+	gauge("sandbox_router_starts_running", "Starts under way at this router.", func() float64 { n, _ := l.Load(); return float64(n) })
+	gauge("sandbox_router_starts_queued", "Starts in line at this router, see max_starting.", func() float64 { _, n := l.Load(); return float64(n) })
+	gauge("sandbox_router_events_live", "1 while Nomad's event stream is open; else starts are followed by looking.", func() float64 {
+		if l.Following() {
+			return 1
+		}
+		return 0
+	})
 	gauge("sandbox_router_websockets", "Open upgraded connections.", func() float64 { return float64(d.Open()) })
 }
 

@@ -60,10 +60,10 @@ func serve(ctx context.Context, c config.Config, logTo io.Writer) error {
 
 	draining := drain.New()
 	rt := router.New(router.Config{Domain: c.Domain, HoldTimeout: c.HoldTimeout}, methods(c), cat, starter{launcher}, draining.Begun(), log)
-	px := proxy.New(proxy.Config{DialTimeout: c.DialTimeout, IdleTimeout: c.IdleTimeout, ForwardedClient: c.ForwardedClient, Scheme: c.Scheme},
+	px := proxy.New(proxy.Config{DialTimeout: c.DialTimeout, HeadTimeout: c.HeadTimeout, IdleTimeout: c.IdleTimeout, ForwardedClient: c.ForwardedClient, Scheme: c.Scheme},
 		func(t proxy.Target) { cat.Evict(sandbox.User(t.User), t.Generation) }, rt.GatewayDown, log)
 	rt.Use(px)
-	m.watch(cat, draining)
+	m.watch(cat, draining, launcher)
 
 	srv := &http.Server{Handler: draining.Handler(m.count(rt)), ReadHeaderTimeout: headTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHead,
 		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug)}

@@ -45,6 +45,7 @@ type Config struct {
 	UserStarts   int           // starts of one user an hour; 0 for no limit
 
 	DialTimeout     time.Duration
+	HeadTimeout     time.Duration // for the head of a gateway's answer; 0 is no limit
 	IdleTimeout     time.Duration // of pooled connections to a gateway; it closes its own after 5 s
 	ForwardedClient string        // stands for a client on loopback, which gateways refuse
 }
@@ -122,6 +123,7 @@ type wakeBlock struct {
 
 type upstreamBlock struct {
 	DialTimeout     *string `hcl:"dial_timeout"`
+	HeadTimeout     *string `hcl:"head_timeout"`
 	IdleTimeout     *string `hcl:"idle_timeout"`
 	ForwardedClient *string `hcl:"forwarded_client"`
 }
@@ -193,6 +195,7 @@ func (f *file) apply(c *Config, body hcl.Body) hcl.Diagnostics {
 	}
 	if b := f.Upstream; b != nil {
 		bad.duration("upstream.dial_timeout", &c.DialTimeout, b.DialTimeout, 1)
+		bad.duration("upstream.head_timeout", &c.HeadTimeout, b.HeadTimeout, 0)
 		bad.duration("upstream.idle_timeout", &c.IdleTimeout, b.IdleTimeout, 1)
 		set(&c.ForwardedClient, b.ForwardedClient)
 	}

@@ -43,6 +43,7 @@ func TestProblemsAreNamed(t *testing.T) {
 		"unknown in dev": {`identity "dev" { usr = "x" }`, "usr"},
 		"unknown token":  {`identity "token" { token "alice" { secret = "x" } }`, "secret"},
 		"no time":        {who + `wake { start_timeout = "0s" }`, "more than 0"},
+		"head timeout":   {who + `upstream { head_timeout = "soon" }`, "head_timeout"},
 		"too idle":       {who + `upstream { idle_timeout = "5s" }`, "idle_timeout"},
 		"no job":         {who + `nomad { job = "" }`, "nomad.job"},
 		"two problems":   {who + "scheme = \"x\"\nlisten = \"y\"", "r.hcl line 3"},

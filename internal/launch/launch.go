@@ -132,6 +132,16 @@ func (l *Launcher) give() { <-l.calls }
 // Wait blocks until every flight has ended; call it after New's context has.
 func (l *Launcher) Wait() { l.wg.Wait() }
 
+// Load is how many starts are under way here, and how many wait in line.
+func (l *Launcher) Load() (starting, queued int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.starting, len(l.queue)
+}
+
+// Following reports whether Nomad's event stream is open.
+func (l *Launcher) Following() bool { return l.events.Live() }
+
 // Flight is the user's flight, if one is in the air or has just failed for good.
 func (l *Launcher) Flight(u sandbox.User) (*Flight, bool) {
 	l.mu.Lock()
