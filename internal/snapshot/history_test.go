@@ -158,19 +158,22 @@ func TestPinForkImport(t *testing.T) {
 	}
 }
 
+func openTree(t *testing.T, st objstore.Store, seq uint64) *Tree {
+	t.Helper()
+	h, err := ReadVersion(t.Context(), st, user, seq)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tree, err := OpenTree(t.Context(), st, h, DefaultOptions())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tree
+}
+
 func TestDiffAndVerify(t *testing.T) {
 	_, st := life(t)
-	open := func(seq uint64) *Tree {
-		h, err := ReadVersion(t.Context(), st, user, seq)
-		if err != nil {
-			t.Fatal(err)
-		}
-		tree, err := OpenTree(t.Context(), st, h, DefaultOptions())
-		if err != nil {
-			t.Fatal(err)
-		}
-		return tree
-	}
+	open := func(seq uint64) *Tree { return openTree(t, st, seq) }
 	want := []Change{{"n", "changed", 1, 1}, {"only-1", "removed", 1, 0}, {"only-3", "added", 0, 1}}
 	if got := open(1).Diff(open(3)); !slices.Equal(got, want) {
 		t.Errorf("diff %v, want %v", got, want)
@@ -205,17 +208,7 @@ func TestDiffAfterMerge(t *testing.T) {
 		m.write("small", fmt.Sprint(i))
 		m.mustSave(false)
 	}
-	open := func(seq uint64) *Tree {
-		h, err := ReadVersion(t.Context(), st, user, seq)
-		if err != nil {
-			t.Fatal(err)
-		}
-		tree, err := OpenTree(t.Context(), st, h, DefaultOptions())
-		if err != nil {
-			t.Fatal(err)
-		}
-		return tree
-	}
+	open := func(seq uint64) *Tree { return openTree(t, st, seq) }
 	old, now := open(first), open(0)
 	if a, b := old.state.live["large"].At[0].Seg, now.state.live["large"].At[0].Seg; a == b {
 		t.Fatalf("no merge moved the file: it lies in %s", a)
