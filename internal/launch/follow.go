@@ -52,7 +52,8 @@ const (
 func (l *Launcher) watch(ctx context.Context, f *Flight, job string) (catalog.Instance, error) {
 	follower := l.events.Follow(job)
 	defer follower.Close()
-	var full time.Time // since when no node has room
+	var full time.Time     // since when no node has room
+	begins := f.dispatched // whether this start saw the sandbox begin
 	timer := time.NewTimer(lookAnyway)
 	defer timer.Stop()
 	for {
@@ -67,8 +68,10 @@ func (l *Launcher) watch(ctx context.Context, f *Flight, job string) (catalog.In
 		}
 		p, alloc, known := l.tidings(ctx, job, news)
 		if known {
+			// Of a task that ran before this start, Nomad may not know yet that it has ended.
+			begins = begins || alloc == nil || alloc.ClientStatus == nomad.AllocClientStatusPending
 			if alloc != nil {
-				if i, ok := l.early(ctx, f.User, alloc); ok {
+				if i, ok := l.early(ctx, f.User, alloc); ok && begins {
 					return l.learn(i), nil
 				}
 			}

@@ -246,14 +246,21 @@ func TestNoRoom(t *testing.T) {
 func TestLookFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		begin := time.Now()
-		var failed atomic.Bool
+		var failed, dispatched atomic.Bool
 		b := &broker{lines: make(chan string)}
 		n := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			switch r.URL.Path {
 			case "/v1/event/stream":
 				b.serve(w, r)
 			case "/v1/jobs":
-				json.NewEncoder(w).Encode([]*nomad.JobListStub{child("openclaw/dispatch-1", 8, "running")})
+				jobs := []*nomad.JobListStub{}
+				if dispatched.Load() {
+					jobs = append(jobs, child("openclaw/dispatch-1", 8, "running"))
+				}
+				json.NewEncoder(w).Encode(jobs)
+			case "/v1/job/openclaw/dispatch":
+				dispatched.Store(true)
+				json.NewEncoder(w).Encode(nomad.JobDispatchResponse{DispatchedJobID: "openclaw/dispatch-1"})
 			case "/v1/job/openclaw":
 				describedJob("host")(w)
 			case "/v1/job/openclaw/dispatch-1/allocations":
