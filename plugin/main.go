@@ -8,6 +8,9 @@ package main
 
 import (
 	"context"
+	"os"
+	"os/signal"
+	"syscall"
 
 	"github.com/hashicorp/go-hclog"
 	// Its init turns this binary into the executor of a task, as a subprocess.
@@ -18,5 +21,10 @@ import (
 )
 
 func main() {
+	// An agent that is killed leaves this process with a closed stderr, and takes it
+	// back when it starts again: a log line in between must not be the end of it. (Go
+	// ends a program that writes to a closed stderr, unless it asks for the signal.
+	// Ignoring it instead would be inherited by every child.)
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	plugins.ServeCtx(func(ctx context.Context, log hclog.Logger) any { return driver.New(ctx, log) })
 }

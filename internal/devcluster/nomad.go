@@ -138,6 +138,13 @@ func (n *Nomad) Restart(ctx context.Context) error {
 	return n.Start(ctx)
 }
 
+// Crash kills the agent, and nothing but it, and starts it again.
+func (n *Nomad) Crash(ctx context.Context) error {
+	n.p.cmd.Process.Kill()
+	<-n.p.done
+	return n.Start(ctx)
+}
+
 // Client is a client of this Nomad, whatever the environment says.
 func (n *Nomad) Client() *nomad.Client { return n.api }
 

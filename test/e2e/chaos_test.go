@@ -1,13 +1,19 @@
 package e2e
 
 import (
+	"encoding/json"
 	"fmt"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/nomad/client/state"
 
 	"openclaw-sandbox/internal/devcluster"
 	"openclaw-sandbox/internal/sandbox"
@@ -65,6 +71,125 @@ func TestNothingIsLost(t *testing.T) {
 	for i := range turn {
 		if want := fmt.Sprintf("You said: turn-%03d", i+1); !strings.Contains(h, want) {
 			t.Errorf("the history lacks %q", want)
+		}
+	}
+}
+
+// The driver is killed, then Nomad's agent. A sandbox that the agent has made a note
+// of goes on as if nothing was. One that is too young for that (the agent does so once
+// a minute) is ended when the agent is back, with a last snapshot, and who comes again
+// is served: nothing that was said is lost.
+func TestAgentKilled(t *testing.T) {
+	s := needStack(t)
+	const old, young = "rosa", "rupert"
+	c := dial(t, s.dev, old)
+	c.chat("before the driver was killed")
+	killPlugin(t, s.Dir())
+	c.chat("before the agent was killed")
+	generation := s.waitPassing(t, old).Service.Meta["generation"]
+	s.waitNoted(t, generation)
+
+	dial(t, s.dev, young).chat("before the agent was killed")
+	if err := s.Nomad.Crash(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	s.insist(t, old, "after the agent was killed")
+	s.insist(t, young, "after the agent was killed")
+	if now := s.waitPassing(t, old).Service.Meta["generation"]; now != generation {
+		t.Errorf("the older sandbox was generation %s, and is %s after the agent was killed", generation, now)
+	}
+	for _, user := range []string{old, young} {
+		s.stop(t, user)
+		s.integrity(t, user)
+		h := dial(t, s.dev, user).history()
+		for _, want := range []string{"You said: before the agent", "You said: after the agent"} {
+			if !strings.Contains(h, want) {
+				t.Errorf("the history of %s lacks %q: %.400s", user, want, h)
+			}
+		}
+		s.stop(t, user)
+	}
+}
+
+// waitNoted waits until Nomad's agent has noted on its disk what it needs to take a
+// run back after a crash: its network, of which no API tells. The agent's file is
+// locked, so that a copy is read.
+func (s *stack) waitNoted(t *testing.T, generation string) {
+	t.Helper()
+	eventually(t, 2*time.Minute, "note of the run's network", func() bool {
+		file, err := os.ReadFile(filepath.Join(s.Dir(), "nomad", "data", "client", "state.db"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		dir := t.TempDir()
+		if err := os.WriteFile(filepath.Join(dir, "state.db"), file, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		db, err := state.NewBoltStateDB(hclog.NewNullLogger(), dir)
+		if err != nil {
+			return false // copied while it was written
+		}
+		defer db.Close()
+		network, err := db.GetNetworkStatus(generation)
+		return err == nil && network != nil
+	})
+}
+
+// A second sandbox of the same user is forced while the first lives: the first finds
+// out at its next snapshot, leaves what it could not commit as a branch, and ends.
+func TestSecondRun(t *testing.T) {
+	s := needStack(t)
+	const user = "trudy"
+	c := dial(t, s.dev, user)
+	c.chat("said before there were two")
+	s.waitSaved(t, user, time.Now())
+	epoch := func() uint64 {
+		h, _, err := snapshot.ReadHead(t.Context(), s.store, sandbox.User(user))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return h.Epoch
+	}
+	of := epoch()
+	second := s.dispatch(t, user)
+	eventually(t, time.Minute, "claim of the second run", func() bool { return epoch() > of })
+	c.begin("chat.send", map[string]any{"sessionKey": sessionKey, "message": "said to the first", "idempotencyKey": "fenced"})
+	eventually(t, time.Minute, "end of the first sandbox", func() bool { return slices.Equal(s.liveChildren(t, user), []string{second}) })
+	if b, err := snapshot.Branches(t.Context(), s.store, user); err != nil || len(b) != 1 {
+		t.Errorf("branches of what the first did in the end: %v, %v; want one", b, err)
+	}
+	eventually(t, startLimit, "second gateway", func() bool { e := s.passing(user); return e != nil && e.Service.Meta["job"] == second })
+	s.insist(t, user, "said to the second")
+	s.stop(t, user)
+	s.integrity(t, user)
+	h := dial(t, s.dev, user).history()
+	for _, want := range []string{"You said: said before", "You said: said to the second"} {
+		if !strings.Contains(h, want) {
+			t.Errorf("the history lacks %q: %.400s", want, h)
+		}
+	}
+}
+
+// insist sends a message until it is answered, as a patient person would.
+func (s *stack) insist(t *testing.T, user, message string) {
+	t.Helper()
+	body, err := json.Marshal(map[string]string{"message": message})
+	if err != nil {
+		t.Fatal(err)
+	}
+	last := ""
+	for end := time.Now().Add(startLimit); ; time.Sleep(pollPause) {
+		resp := s.post(t, s.dev, user, "/api/chat", string(body), "application/json")
+		text := string(readAll(t, resp))
+		if resp.StatusCode == http.StatusOK && strings.Contains(text, message) {
+			return
+		}
+		if now := resp.Status + " " + text; now != last {
+			t.Logf("%.300s", now)
+			last = now
+		}
+		if time.Now().After(end) {
+			t.Fatalf("no answer within %s", startLimit)
 		}
 	}
 }

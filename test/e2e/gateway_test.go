@@ -84,14 +84,21 @@ func (s *session) event(name string, limit time.Duration, ok func(json.RawMessag
 	s.t.Fatalf("no event %q within %s", name, limit)
 }
 
-// call sends a request and returns its payload.
-func (s *session) call(method string, params any) json.RawMessage {
+// begin sends a request and returns its id.
+func (s *session) begin(method string, params any) string {
 	s.t.Helper()
 	s.id++
 	id := fmt.Sprint(s.id)
 	if err := s.conn.WriteJSON(map[string]any{"type": "req", "id": id, "method": method, "params": params}); err != nil {
 		s.t.Fatalf("%s: %v", method, err)
 	}
+	return id
+}
+
+// call sends a request and returns its payload.
+func (s *session) call(method string, params any) json.RawMessage {
+	s.t.Helper()
+	id := s.begin(method, params)
 	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); {
 		f := s.read(time.Until(end))
 		if f.Type != "res" || f.ID != id {

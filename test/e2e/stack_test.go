@@ -102,6 +102,9 @@ func run(m *testing.M) int {
 		fmt.Fprintln(os.Stderr, "the stack does not stop:", err)
 		code = 1
 	}
+	if code != 0 {
+		keepLogs(filepath.Join(dir, "stack")) // with what the end said
+	}
 	if left := leftovers(dir); left != "" {
 		fmt.Fprintln(os.Stderr, "the stack left something behind:\n"+left)
 		code = 1
@@ -112,12 +115,18 @@ func run(m *testing.M) int {
 // keepLogs puts the logs of the stack's agents beside the screenshots.
 func keepLogs(dir string) {
 	logs, err := filepath.Glob(filepath.Join(dir, "*", "*.log"))
+	tasks, terr := filepath.Glob(filepath.Join(dir, "nomad", "data", "alloc", "*", "alloc", "logs", "*.std*"))
+	err = errors.Join(err, terr)
 	if err == nil && len(logs) == 0 {
 		err = fmt.Errorf("%s has none", dir)
 	}
-	for _, from := range logs {
+	for _, from := range append(logs, tasks...) {
+		name := filepath.Base(from)
+		if alloc, ok := strings.CutPrefix(from, filepath.Join(dir, "nomad", "data", "alloc")+"/"); ok {
+			name = alloc[:8] + "." + name
+		}
 		text, rerr := os.ReadFile(from)
-		err = errors.Join(err, rerr, os.WriteFile(filepath.Join(artifacts, filepath.Base(from)), text, 0o644))
+		err = errors.Join(err, rerr, os.WriteFile(filepath.Join(artifacts, name), text, 0o644))
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "keep the logs:", err)
