@@ -37,6 +37,7 @@ func newIndex() *index { return &index{Paths: map[pathname]*known{}, Tombs: map[
 
 // fill takes a state over, without stamps.
 func (x *index) fill(s *state) {
+	x.Paths = make(map[pathname]*known, len(s.live))
 	for p, rec := range s.live {
 		x.Paths[p] = &known{Record: rec}
 	}

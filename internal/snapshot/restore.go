@@ -12,13 +12,16 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 
 	"openclaw-sandbox/internal/objstore"
 )
 
-// rangeSize is about how much one ranged GET of a restore asks for: little enough
-// that the last ones end together, much compared with a round trip.
-const rangeSize = 4 << 20
+// A ranged GET of a restore asks for an equal share of what is needed, about: each
+// connection and each processor has a part then, and they end together. No more than
+// maxRange, so that the last ones do not take long, nor less than minRange, which is
+// much compared with a round trip.
+const minRange, maxRange = 1 << 20, 4 << 20
 
 func isNotFound(err error) bool { return errors.Is(err, objstore.ErrNotFound) }
 
@@ -65,7 +68,7 @@ func (t *target) make(ctx context.Context) error {
 	for _, rec := range t.state.live {
 		t.total += rec.Entry.Size
 	}
-	for _, step := range []func(context.Context) error{t.makeDirs, t.makeFiles, t.makeLinks, t.finish} {
+	for _, step := range []func(context.Context) error{t.makeFiles, t.makeLinks, t.finish} {
 		if err := step(ctx); err != nil {
 			return err
 		}
@@ -82,6 +85,8 @@ type target struct {
 	dir      *os.Root
 	total    int64
 	progress func(done, total int64)
+	dirs     func() error // makes the folders, once; the others wait
+	parted   []*known     // files whose content comes in several pieces
 	// raw has room for a decompressed block for each that is written at the same
 	// time: as many as there are processors, as more would take memory, not be faster.
 	raw chan []byte
@@ -102,7 +107,8 @@ func (t *target) sorted(k kind) []pathname {
 	return out
 }
 
-func (t *target) makeDirs(context.Context) error {
+// makeDirs makes the folders, parents first.
+func (t *target) makeDirs() error {
 	in := &folder{top: t.dir}
 	defer in.close()
 	for _, p := range t.sorted(kindDir) {
@@ -117,46 +123,21 @@ func (t *target) makeDirs(context.Context) error {
 	return nil
 }
 
-// piece is a part of a file that lies in one block.
-type piece struct {
-	path pathname
-	at   int64 // in the file
-	from span
-}
-
-// makeFiles fetches the blocks that live files need, in ranges, and writes them.
+// makeFiles makes the folders, fetches the blocks that live files need, in ranges,
+// and writes the files. The requests are on their way while folders are made.
 func (t *target) makeFiles(ctx context.Context) error {
-	needs := map[string]map[int][]piece{} // segment → block → pieces
-	in := &folder{top: t.dir}
-	defer in.close()
-	for _, p := range t.sorted(kindFile) {
-		rec := t.state.live[p]
-		if rec.Entry.Size == 0 {
-			if err := t.write(in, p, nil, 0, 0); err != nil {
-				return err
-			}
-			continue
-		}
-		if rec.Entry.Size >= chunkedFrom && aligned(rec.At) {
-			t.index.Paths[p].Chunks = make([]digest, chunks(rec.Entry.Size))
-		}
-		var at int64
-		for _, x := range rec.At {
-			if needs[x.Seg] == nil {
-				needs[x.Seg] = map[int][]piece{}
-			}
-			needs[x.Seg][x.Block] = append(needs[x.Seg][x.Block], piece{p, at, x})
-			at += x.Len
-		}
-	}
+	needs, empty := t.plan()
+	t.dirs = sync.OnceValue(t.makeDirs)
 	t.raw = make(chan []byte, runtime.GOMAXPROCS(0))
 	for range cap(t.raw) {
 		t.raw <- make([]byte, 0, blockSize)
 	}
+	parallel := max(1, t.reader.opts.Parallel)
+	size := min(max(t.stored(needs)/int64(parallel), minRange), maxRange)
 	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(max(1, t.reader.opts.Parallel))
+	g.SetLimit(parallel)
 	for seg, blocks := range needs {
-		for first, last := range ranges(t.state.blocks[seg], blocks) {
+		for first, last := range ranges(t.state.blocks[seg], blocks, size) {
 			g.Go(func() error {
 				if err := t.fetchRange(ctx, seg, first, last, blocks); err != nil {
 					return fmt.Errorf("segment %s: %w", seg, err)
@@ -165,7 +146,48 @@ func (t *target) makeFiles(ctx context.Context) error {
 			})
 		}
 	}
-	return g.Wait()
+	g.Go(t.dirs)
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	in := &folder{top: t.dir}
+	defer in.close()
+	for _, k := range empty {
+		if err := t.write(in, k, nil, 0); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// plan finds what is needed of each segment's blocks, and the files that need nothing.
+func (t *target) plan() (needs map[string]map[int][]piece, empty []*known) {
+	needs = map[string]map[int][]piece{}
+	for _, k := range t.index.Paths {
+		rec := &k.Record
+		if rec.Entry.Kind != kindFile {
+			continue
+		}
+		if rec.Entry.Size == 0 {
+			empty = append(empty, k)
+			continue
+		}
+		if rec.Entry.Size >= chunkedFrom && aligned(rec.At) {
+			k.Chunks = make([]digest, chunks(rec.Entry.Size))
+		}
+		if len(rec.At) > 1 {
+			t.parted = append(t.parted, k)
+		}
+		var at int64
+		for _, x := range rec.At {
+			if needs[x.Seg] == nil {
+				needs[x.Seg] = map[int][]piece{}
+			}
+			needs[x.Seg][x.Block] = append(needs[x.Seg][x.Block], piece{k, at, x})
+			at += x.Len
+		}
+	}
+	return needs, empty
 }
 
 // aligned says whether every piece holds whole chunks.
@@ -178,15 +200,25 @@ func aligned(at []span) bool {
 	return true
 }
 
-// ranges yields runs of neighbouring blocks that are needed, each about rangeSize.
-func ranges(all []block, needed map[int][]piece) func(yield func(first, last int) bool) {
+// stored adds up what the blocks take in the store.
+func (t *target) stored(needs map[string]map[int][]piece) (n int64) {
+	for seg, blocks := range needs {
+		for i := range blocks {
+			n += t.state.blocks[seg][i].Len
+		}
+	}
+	return n
+}
+
+// ranges yields runs of neighbouring blocks that are needed, each of about size bytes.
+func ranges(all []block, needed map[int][]piece, size int64) func(yield func(first, last int) bool) {
 	return func(yield func(first, last int) bool) {
 		for i := 0; i < len(all); i++ {
 			if needed[i] == nil {
 				continue
 			}
 			first, end := i, all[i].Off+all[i].Len
-			for i+1 < len(all) && needed[i+1] != nil && all[i+1].Off == end && end-all[first].Off < rangeSize {
+			for i+1 < len(all) && needed[i+1] != nil && all[i+1].Off == end && end-all[first].Off < size {
 				i++
 				end += all[i].Len
 			}
@@ -210,6 +242,9 @@ func (t *target) fetchRange(ctx context.Context, seg string, first, last int, ne
 		return err
 	}
 	defer body.Close()
+	if err := t.dirs(); err != nil {
+		return err
+	}
 	buf := storedBlocks.Get().(*[maxStored]byte)
 	defer storedBlocks.Put(buf)
 	in := &folder{top: t.dir}
@@ -236,79 +271,16 @@ func (t *target) writeBlock(in *folder, seg string, i int, stored []byte, pieces
 	if err != nil {
 		return err
 	}
+	inOrder(pieces)
 	for _, p := range pieces {
 		content := raw[p.from.Off : p.from.Off+p.from.Len]
-		if sums := t.index.Paths[p.path].Chunks; sums != nil {
+		if sums := p.file.Chunks; sums != nil {
 			digests(content, sums[p.at/chunkSize:p.at/chunkSize+chunks(p.from.Len)])
 		}
-		if err := t.write(in, p.path, content, p.at, t.state.live[p.path].Entry.Size); err != nil {
+		if err := t.write(in, p.file, content, p.at); err != nil {
 			return err
 		}
 	}
-	return nil
-}
-
-// write puts a piece of a file in its place. A file that this piece fills is
-// written, dressed and stamped at once; the pieces of a larger file come in any order.
-func (t *target) write(in *folder, p pathname, content []byte, at, size int64) error {
-	dir, name, err := in.at(p)
-	if err != nil {
-		return err
-	}
-	whole := int64(len(content)) == size
-	flags := os.O_CREATE | os.O_WRONLY
-	if whole {
-		flags |= os.O_EXCL
-	}
-	mode := fs.FileMode(0o600) // until it is whole
-	if whole {
-		mode = fs.FileMode(t.index.Paths[p].Record.Entry.Mode) // less the umask
-	}
-	f, err := dir.OpenFile(name, flags, mode)
-	if err != nil {
-		return err
-	}
-	if len(content) > 0 {
-		_, err = f.WriteAt(content, at)
-	}
-	if whole && err == nil {
-		err = t.dress(p, dir, name, f)
-	}
-	if err := errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	if t.progress != nil && len(content) > 0 {
-		t.mu.Lock()
-		t.done += int64(len(content))
-		t.progress(t.done, t.total)
-		t.mu.Unlock()
-	}
-	return nil
-}
-
-// dress gives an open file, which has all its content, its owner, mode and time,
-// and notes its stamp.
-func (t *target) dress(p pathname, dir *os.Root, name string, f *os.File) error {
-	if o := t.reader.opts; o.UID >= 0 || o.GID >= 0 {
-		if err := f.Chown(o.UID, o.GID); err != nil {
-			return err
-		}
-	}
-	e := &t.index.Paths[p].Record.Entry
-	mtime := time.Unix(0, e.MTime)
-	if err := dir.Chtimes(name, mtime, mtime); err != nil {
-		return err
-	}
-	info, err := f.Stat()
-	if err == nil && info.Mode().Perm() != fs.FileMode(e.Mode) {
-		if err = f.Chmod(fs.FileMode(e.Mode)); err == nil {
-			info, err = f.Stat()
-		}
-	}
-	if err != nil {
-		return err
-	}
-	t.index.Paths[p].Stamp = stampOf(info)
 	return nil
 }
 
@@ -331,19 +303,8 @@ func (t *target) makeLinks(context.Context) error {
 func (t *target) finish(context.Context) error {
 	in := &folder{top: t.dir}
 	defer in.close()
-	for _, p := range t.sorted(kindFile) {
-		if len(t.state.live[p].At) <= 1 {
-			continue
-		}
-		dir, name, err := in.at(p)
-		if err != nil {
-			return err
-		}
-		f, err := dir.OpenFile(name, os.O_RDWR, 0)
-		if err != nil {
-			return err
-		}
-		if err := errors.Join(t.dress(p, dir, name, f), f.Close()); err != nil {
+	for _, k := range t.parted {
+		if err := in.open(k.Record.Entry.Path, unix.O_WRONLY, 0, func(dir int, name string, fd int) error { return t.dress(k, dir, name, fd) }); err != nil {
 			return err
 		}
 	}

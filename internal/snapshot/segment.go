@@ -9,6 +9,8 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	jsonv2 "github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 	"github.com/klauspost/compress/zstd"
 )
 
@@ -76,22 +78,27 @@ func (p pathname) MarshalJSON() ([]byte, error) {
 	return json.Marshal(map[string][]byte{"b": []byte(p)})
 }
 
-func (p *pathname) UnmarshalJSON(raw []byte) error {
-	if len(raw) > 0 && raw[0] == '{' {
+// UnmarshalJSONFrom implements json.UnmarshalerFrom.
+func (p *pathname) UnmarshalJSONFrom(in *jsontext.Decoder) error {
+	raw, err := in.ReadValue()
+	if err != nil {
+		return err
+	}
+	if raw.Kind() == '{' {
 		var b struct {
 			B []byte `json:"b"`
 		}
-		err := json.Unmarshal(raw, &b)
+		err := jsonv2.Unmarshal(raw, &b)
 		*p = pathname(b.B)
 		return err
 	}
 	// Most names mean what they say, and there are many.
-	if n := len(raw); n >= 2 && raw[0] == '"' && bytes.IndexByte(raw, '\\') < 0 && utf8.Valid(raw) {
+	if n := len(raw); raw[0] == '"' && bytes.IndexByte(raw, '\\') < 0 {
 		*p = pathname(raw[1 : n-1])
 		return nil
 	}
 	var s string
-	err := json.Unmarshal(raw, &s)
+	err = jsonv2.Unmarshal(raw, &s)
 	*p = pathname(s)
 	return err
 }

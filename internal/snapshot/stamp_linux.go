@@ -16,6 +16,10 @@ func stampOf(info fs.FileInfo) stamp {
 	return s
 }
 
+func stampOfStat(st *unix.Stat_t) stamp {
+	return stamp{Size: st.Size, MTime: st.Mtim.Nano(), CTime: st.Ctim.Nano(), Ino: st.Ino}
+}
+
 // openFlags keep an open from following a link or waiting for a FIFO's other end.
 const openFlags = os.O_RDONLY | unix.O_NOFOLLOW | unix.O_NONBLOCK
 

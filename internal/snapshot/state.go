@@ -3,12 +3,12 @@ package snapshot
 import (
 	"context"
 	"crypto/sha256"
-	"encoding/json"
 	"fmt"
 	"io"
 	"maps"
 	"slices"
 
+	jsonv2 "github.com/go-json-experiment/json"
 	"github.com/klauspost/compress/zstd"
 	"golang.org/x/sync/errgroup"
 
@@ -78,7 +78,11 @@ func (r *reader) state(ctx context.Context) (*state, error) {
 	if err := g.Wait(); err != nil {
 		return nil, err
 	}
-	s := &state{live: map[pathname]record{}, tombs: map[pathname]string{}, blocks: map[string][]block{}}
+	most := 0
+	for _, m := range metas {
+		most = max(most, len(m.Entries))
+	}
+	s := &state{live: make(map[pathname]record, most), tombs: map[pathname]string{}, blocks: map[string][]block{}}
 	for i, m := range metas {
 		s.blocks[r.segments[i].Name] = m.Blocks
 		s.apply(r.segments[i].Name, &m)
@@ -140,7 +144,7 @@ func (r *reader) readMeta(ctx context.Context, ref segmentRef, into *segmentMeta
 	if err != nil {
 		return fmt.Errorf("metadata: %w", err)
 	}
-	if err := json.Unmarshal(raw, into); err != nil {
+	if err := jsonv2.Unmarshal(raw, into); err != nil {
 		return fmt.Errorf("metadata: %w: %w", ErrCorrupt, err)
 	}
 	if err := into.check(ref); err != nil {
