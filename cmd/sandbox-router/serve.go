@@ -56,13 +56,12 @@ func serve(ctx context.Context, c config.Config, logTo io.Writer) error {
 	}
 	starts.StartTimeout, starts.CapacityWait, starts.RetryAfter = c.StartTimeout, c.CapacityWait, c.RetryAfter
 	starts.RetryMin, starts.MaxStarting, starts.MaxSandboxes, starts.UserStarts = c.RetryMin, c.MaxStarting, c.MaxSandboxes, c.UserStarts
+	px := proxy.New(proxy.Config{DialTimeout: c.DialTimeout, HeadTimeout: c.HeadTimeout, IdleTimeout: c.IdleTimeout, ForwardedClient: c.ForwardedClient, Scheme: c.Scheme}, log)
+	starts.Reach = px.Reach
 	launcher := launch.New(life, starts, nc, cc, cat, log, m.wake)
 
 	draining := drain.New()
-	rt := router.New(router.Config{Domain: c.Domain, HoldTimeout: c.HoldTimeout}, methods(c), cat, starter{launcher}, draining.Begun(), log)
-	px := proxy.New(proxy.Config{DialTimeout: c.DialTimeout, HeadTimeout: c.HeadTimeout, IdleTimeout: c.IdleTimeout, ForwardedClient: c.ForwardedClient, Scheme: c.Scheme},
-		func(t proxy.Target) { cat.Evict(sandbox.User(t.User), t.Generation) }, rt.GatewayDown, log)
-	rt.Use(px)
+	rt := router.New(router.Config{Domain: c.Domain, HoldTimeout: c.HoldTimeout}, methods(c), cat, starter{launcher}, px, draining.Begun(), log)
 	m.watch(cat, draining, launcher)
 
 	srv := &http.Server{Handler: draining.Handler(m.count(rt)), ReadHeaderTimeout: headTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHead,

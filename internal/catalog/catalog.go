@@ -56,8 +56,8 @@ func (c Config) ServiceOf(u sandbox.User) string {
 }
 
 const (
-	// goneFor is how long an evicted gateway stays away from the table, while
-	// Consul still says that it passes.
+	// goneFor is how long an evicted gateway is not believed, while Consul still says
+	// that it passes.
 	goneFor = 5 * time.Second
 	// earlyFor is how long a learnt gateway stays while Consul answers and does not
 	// show it: Nomad registers a service a moment after its task runs, but with a
@@ -101,7 +101,7 @@ func New(c Config, client *consul.Client, log *slog.Logger) (*Catalog, error) {
 	}
 	cat := &Catalog{config: c, log: log, waiters: waiters{of: map[sandbox.User]*waiter{}}}
 	add := func(name string) *shard {
-		return &shard{catalog: cat, name: name, consul: client.Raw(), gone: map[string]time.Time{}, warned: map[string]bool{}}
+		return &shard{catalog: cat, name: name, consul: client.Raw(), warned: map[string]bool{}}
 	}
 	if c.Shards == 1 {
 		cat.shards = []*shard{add(c.Service)}
@@ -170,7 +170,18 @@ func (c *Catalog) Age() time.Duration {
 	return time.Since(oldest)
 }
 
-// Len is the number of users with a gateway.
+// registered is the user's gateway, evicted or not.
+func (c *Catalog) registered(u sandbox.User) (Instance, bool) {
+	i, ok := c.shardOf(u).view.Load().find(u)
+	if c.plain != nil {
+		if j, found := c.plain.view.Load().find(u); found && (!ok || j.newer(i)) {
+			return j, true
+		}
+	}
+	return i, ok
+}
+
+// Len is the number of users with a gateway, evicted or not.
 func (c *Catalog) Len() int {
 	n := 0
 	for s := range c.all {
@@ -182,13 +193,14 @@ func (c *Catalog) Len() int {
 }
 
 // Wait blocks until the user has a gateway for which ok holds (nil: any), or ctx
-// ends, whose error it returns.
+// ends, whose error it returns. The gateway may have been evicted, as Lookup tells:
+// whoever waits for it finds out whether it answers again.
 func (c *Catalog) Wait(ctx context.Context, u sandbox.User, ok func(Instance) bool) (Instance, error) {
 	c.waiters.join(u)
 	defer c.waiters.leave(u)
 	for {
 		changed := c.waiters.next(u)
-		if i, found := c.Lookup(u); found && (ok == nil || ok(i)) {
+		if i, found := c.registered(u); found && (ok == nil || ok(i)) {
 			return i, nil
 		}
 		select {
@@ -199,8 +211,10 @@ func (c *Catalog) Wait(ctx context.Context, u sandbox.User, ok func(Instance) bo
 	}
 }
 
-// Evict drops a gateway that can not be reached, before Consul notices. It does
-// nothing if the user's gateway is another generation by now.
+// Evict takes a gateway that does not answer from the table, before Consul notices,
+// until it is learnt again, registers anew, or a short time has passed in which
+// Consul still shows it. It does nothing if the user's gateway is another
+// generation by now.
 func (c *Catalog) Evict(u sandbox.User, generation string) {
 	c.shardOf(u).evict(u, generation)
 	if c.plain != nil {
@@ -208,13 +222,15 @@ func (c *Catalog) Evict(u sandbox.User, generation string) {
 	}
 }
 
-// Learn adds a gateway that Nomad says is ready, before Consul shows it. It is
-// believed until Consul shows it, or a registration that came later, or a short
+// Learn adds a gateway that is known to be ready, before Consul shows it or although
+// it was evicted. It is believed until Consul shows it, or a registration that came later, or a short
 // time has passed in which Consul answered; what Consul shows already stands.
 func (c *Catalog) Learn(i Instance) {
 	s := c.shardOf(i.User)
 	if c.plain != nil {
-		if _, ok := c.plain.lookup(i.User); ok {
+		if shown, ok := c.plain.view.Load().find(i.User); ok && shown.Generation == i.Generation {
+			s = c.plain
+		} else if _, ok := c.plain.lookup(i.User); ok {
 			return
 		}
 	}

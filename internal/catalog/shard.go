@@ -24,20 +24,35 @@ type shard struct {
 	view    atomic.Pointer[view]
 	failing atomic.Bool // the last query had no answer
 
-	mu     sync.Mutex           // guards what follows, and storing view
-	gone   map[string]time.Time // evicted generations, and when
-	warned map[string]bool      // service ids that were complained about
-	index  uint64               // of the view: an older answer does not replace a newer one
-	fresh  time.Time            // of the last point look-up's answer
-	asking *look                // the point look-up under way; nil if none
-	back   time.Time            // when Consul answered again after the last outage
+	mu     sync.Mutex      // guards what follows, and storing view
+	warned map[string]bool // service ids that were complained about
+	index  uint64          // of the view: an older answer does not replace a newer one
+	fresh  time.Time       // of the last point look-up's answer
+	asking *look           // the point look-up under way; nil if none
+	back   time.Time       // when Consul answered again after the last outage
 }
 
 // view is one immutable state of a shard.
 type view struct {
 	users map[sandbox.User]Instance
 	early map[sandbox.User]early // learnt, and not yet in users
+	gone  map[string]eviction    // by generation: in users or early, and not believed
 	at    time.Time              // of Consul's last answer
+}
+
+// eviction is what a gateway that did not answer gets.
+type eviction struct {
+	until   time.Time // then it is believed again, if it is still registered
+	created uint64    // of the registration: a later one is of a gateway that was started again
+}
+
+// evicted tells whether a registered instance is not to be believed now.
+func (v *view) evicted(i Instance) bool {
+	if len(v.gone) == 0 {
+		return false
+	}
+	e, ok := v.gone[i.Generation]
+	return ok && time.Now().Before(e.until)
 }
 
 // early is a learnt instance, and when it is no longer believed.
@@ -52,7 +67,8 @@ type look struct {
 	err  error
 }
 
-// find is the user's instance, a learnt one also past its time. v may be nil.
+// find is the user's instance, evicted or not, and a learnt one also past its
+// time. v may be nil.
 func (v *view) find(u sandbox.User) (Instance, bool) {
 	if v == nil {
 		return Instance{}, false
@@ -67,18 +83,23 @@ func (v *view) find(u sandbox.User) (Instance, bool) {
 	return i, ok
 }
 
+// lookup is the user's instance that is to be believed.
 func (s *shard) lookup(u sandbox.User) (Instance, bool) {
 	v := s.view.Load()
 	if v == nil {
 		return Instance{}, false
 	}
+	i, ok := v.users[u]
+	ok = ok && !v.evicted(i)
 	if len(v.early) > 0 {
-		if e, ok := v.early[u]; ok && s.expired(e) {
-			i, ok := v.users[u]
-			return i, ok
+		if e, learnt := v.early[u]; learnt && (!ok || e.newer(i)) && !s.expired(e) && !v.evicted(e.Instance) {
+			return e.Instance, true
 		}
 	}
-	return v.find(u)
+	if !ok {
+		return Instance{}, false
+	}
+	return i, true
 }
 
 // expired: while Consul is away it can not show what it would.
@@ -91,15 +112,12 @@ func (s *shard) learn(i Instance) {
 	if was == nil {
 		return // before the first view nothing is known to be newer or older
 	}
-	if _, shown := was.users[i.User]; shown || s.isGone(i.Generation) {
-		return
+	is := &view{users: was.users, early: was.early, gone: maps.Clone(was.gone), at: was.at}
+	delete(is.gone, i.Generation)
+	if shown, ok := was.users[i.User]; !ok || shown.Generation != i.Generation && was.evicted(shown) {
+		i.created = s.index
+		is.early = with(was.early, i.User, early{i, time.Now().Add(earlyFor)})
 	}
-	i.created = s.index
-	is := &view{users: was.users, early: maps.Clone(was.early), at: was.at}
-	if is.early == nil {
-		is.early = map[sandbox.User]early{}
-	}
-	is.early[i.User] = early{i, time.Now().Add(earlyFor)}
 	s.replace(was, is)
 }
 
@@ -110,26 +128,24 @@ func (s *shard) evict(u sandbox.User, generation string) {
 	if was == nil {
 		return
 	}
-	shown, learnt := was.users[u].Generation == generation, was.early[u].Generation == generation
-	if !shown && !learnt {
+	i, learnt := was.users[u], was.early[u].Instance
+	if learnt.Generation == generation {
+		i = learnt
+	}
+	if i.Generation != generation {
 		return
 	}
-	s.gone[generation] = time.Now()
-	is := &view{users: was.users, early: was.early, at: was.at}
-	if shown {
-		is.users = maps.Clone(was.users)
-		delete(is.users, u)
-	}
-	if learnt {
-		is.early = maps.Clone(was.early)
-		delete(is.early, u)
-	}
-	s.replace(was, is)
+	s.replace(was, &view{users: was.users, early: was.early, gone: with(was.gone, generation, eviction{time.Now().Add(goneFor), i.created}), at: was.at})
 }
 
-func (s *shard) isGone(generation string) bool {
-	at, ok := s.gone[generation]
-	return ok && time.Since(at) < goneFor
+// with is a copy of m that has one more.
+func with[K comparable, V any](m map[K]V, k K, v V) map[K]V {
+	out := maps.Clone(m)
+	if out == nil {
+		out = map[K]V{}
+	}
+	out[k] = v
+	return out
 }
 
 func (s *shard) replace(was, is *view) {
@@ -266,8 +282,6 @@ func (s *shard) publish(entries []entry, index uint64, reset bool) {
 				s.catalog.log.Warn("a registered gateway is ignored", "service_id", e.Service.ID, "error", err)
 			}
 			continue
-		case s.isGone(i.Generation):
-			continue
 		case !e.passing():
 			critical[i.Generation] = true
 			continue
@@ -277,18 +291,14 @@ func (s *shard) publish(entries []entry, index uint64, reset bool) {
 		}
 	}
 	s.warned = warned
-	for g := range s.gone {
-		if !s.isGone(g) {
-			delete(s.gone, g)
-		}
-	}
 	was := s.view.Load()
 	if was != nil {
+		is.gone = is.stillGone(was.gone)
 		if s.failing.Load() {
 			s.back = is.at
 		}
 		until := s.back.Add(backFor)
-		is.early = s.stillEarly(was.early, is.users, critical, is.at.Before(until))
+		is.early = s.stillEarly(was.early, is, critical, is.at.Before(until))
 		if is.at.Before(until) {
 			is.keep(was.users, critical, until)
 		}
@@ -304,7 +314,7 @@ func (v *view) keep(was map[sandbox.User]Instance, critical map[string]bool, unt
 		return
 	}
 	for u, i := range was {
-		if _, shown := v.users[u]; shown || !critical[i.Generation] {
+		if _, shown := v.users[u]; shown || !critical[i.Generation] || v.evicted(i) {
 			continue
 		}
 		if v.early == nil {
@@ -314,13 +324,30 @@ func (v *view) keep(was map[sandbox.User]Instance, critical map[string]bool, unt
 	}
 }
 
-// stillEarly are the learnt instances that Consul has neither shown nor replaced.
-// One that it shows as critical is believed only right after an outage.
-func (s *shard) stillEarly(learnt map[sandbox.User]early, users map[sandbox.User]Instance, critical map[string]bool, justBack bool) map[sandbox.User]early {
+// stillGone are the evictions that stand: not over, and not of a gateway that has
+// registered anew since, as one does that was started again in its place.
+func (v *view) stillGone(was map[string]eviction) map[string]eviction {
+	if len(was) == 0 {
+		return nil
+	}
+	out := maps.Clone(was)
+	maps.DeleteFunc(out, func(_ string, e eviction) bool { return v.at.After(e.until) })
+	for _, i := range v.users {
+		if e, ok := out[i.Generation]; ok && i.created > e.created {
+			delete(out, i.Generation)
+		}
+	}
+	return out
+}
+
+// stillEarly are the learnt instances that Consul, in the view is, has neither shown
+// nor replaced. One that it shows as critical is believed only right after an
+// outage, and only if it answers.
+func (s *shard) stillEarly(learnt map[sandbox.User]early, is *view, critical map[string]bool, justBack bool) map[sandbox.User]early {
 	var out map[sandbox.User]early
 	for u, e := range learnt {
-		i, shown := users[u]
-		if s.expired(e) || shown && (i.Generation == e.Generation || i.newer(e.Instance)) || critical[e.Generation] && !justBack {
+		i, shown := is.users[u]
+		if s.expired(e) || shown && (i.Generation == e.Generation || i.newer(e.Instance)) || critical[e.Generation] && (!justBack || is.evicted(e.Instance)) {
 			continue
 		}
 		if out == nil {

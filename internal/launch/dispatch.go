@@ -203,12 +203,7 @@ func (l *Launcher) settled(ctx context.Context, f *Flight) ([]*nomad.JobListStub
 			return live, last, err
 		}
 		l.give()
-		timer := time.NewTimer(endingPause)
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			timer.Stop()
-		}
+		sleep(ctx, endingPause)
 		l.calls <- struct{}{} // not take: the caller gives it back whatever happens
 		if ctx.Err() != nil {
 			return nil, "", ctx.Err()
@@ -216,8 +211,12 @@ func (l *Launcher) settled(ctx context.Context, f *Flight) ([]*nomad.JobListStub
 	}
 }
 
-// endingPause is how often a run that is ending is looked at.
-const endingPause = 250 * time.Millisecond
+const (
+	// endingPause is how often a run that is ending is looked at.
+	endingPause = 250 * time.Millisecond
+	// longPause is the longest between looks at what takes its time.
+	longPause = 2 * time.Second
+)
 
 // keepOldest stops all live children of the user but the oldest: servers before
 // Nomad 1.11 can dispatch twice with one token.

@@ -4,14 +4,19 @@ import (
 	"context"
 	"time"
 
-	nomad "github.com/hashicorp/nomad/api"
-
 	"openclaw-sandbox/internal/catalog"
 	"openclaw-sandbox/internal/events"
 	"openclaw-sandbox/internal/sandbox"
 )
 
-// follow watches a child job until its gateway is a route or it failed.
+// endedError is the end of a job that was there before this start, which never saw
+// it begin. What it served until then says nothing about another start.
+type endedError struct{ as *sandbox.Failure }
+
+func (e *endedError) Error() string { return e.as.Error() }
+
+// follow watches a child job until its gateway is a route or it failed. It returns
+// an *endedError if another one is to be started.
 func (l *Launcher) follow(ctx context.Context, f *Flight, job string) (catalog.Instance, error) {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
@@ -27,7 +32,7 @@ func (l *Launcher) follow(ctx context.Context, f *Flight, job string) (catalog.I
 			stop()
 		}
 	}()
-	instance, err := l.locator.Wait(ctx, f.User, func(i catalog.Instance) bool { return i.Job == "" || i.Job == job })
+	instance, err := l.arrive(ctx, f, job)
 	stop()
 	nomads, told := <-ended
 	switch {
@@ -38,6 +43,37 @@ func (l *Launcher) follow(ctx context.Context, f *Flight, job string) (catalog.I
 	}
 	return catalog.Instance{}, err
 }
+
+// arrive waits until the job's gateway is a route. One that was evicted must answer
+// first: it may be starting again in its place, and Consul may not know that it died.
+func (l *Launcher) arrive(ctx context.Context, f *Flight, job string) (catalog.Instance, error) {
+	for pause := reachPause; ; pause = min(2*pause, longPause) {
+		i, err := l.locator.Wait(ctx, f.User, func(i catalog.Instance) bool { return i.Job == "" || i.Job == job })
+		if err != nil {
+			return i, err
+		}
+		if believed, ok := l.locator.Lookup(f.User); ok && believed.Generation == i.Generation || l.config.Reach == nil {
+			return i, nil
+		}
+		closed := l.config.Reach(ctx, i.Addr)
+		if closed == nil {
+			return l.learn(i), nil
+		}
+		l.locator.Evict(f.User, i.Generation) // for as long as it is so
+		if !sleep(ctx, pause) {
+			return i, &sandbox.Failure{Reason: sandbox.ReasonUnanswered, Err: closed, Message: unanswered}
+		}
+		if err := l.refresh(ctx, f.User); err != nil {
+			l.log.Debug("ask Consul about a gateway that does not answer", "user", f.User, "error", err)
+		}
+	}
+}
+
+// unanswered is the end of a wait for a gateway that is there and does not answer.
+const unanswered = "Nomad and Consul say that the sandbox runs, but its gateway takes no connections from this router; its log says why, and stopping the sandbox makes the next request start it anew."
+
+// reachPause is the first pause before a gateway is tried again.
+const reachPause = 50 * time.Millisecond
 
 const (
 	// lookAgain is how often a flight looks for itself while there is no event stream.
@@ -54,6 +90,7 @@ func (l *Launcher) watch(ctx context.Context, f *Flight, job string) (catalog.In
 	defer follower.Close()
 	var full time.Time     // since when no node has room
 	begins := f.dispatched // whether this start saw the sandbox begin
+	var first *sight       // what this start met
 	timer := time.NewTimer(lookAnyway)
 	defer timer.Stop()
 	for {
@@ -66,26 +103,38 @@ func (l *Launcher) watch(ctx context.Context, f *Flight, job string) (catalog.In
 		case <-timer.C:
 			news.Gap = true
 		}
-		p, alloc, known := l.tidings(ctx, job, news)
+		s, known := l.tidings(ctx, job, news)
 		if known {
 			// Of a task that ran before this start, Nomad may not know yet that it has ended.
-			begins = begins || alloc == nil || alloc.ClientStatus == nomad.AllocClientStatusPending
-			if alloc != nil {
-				if i, ok := l.early(ctx, f.User, alloc); ok && begins {
+			begins = begins || s.begins || first != nil && s.startedSince(first)
+			if first == nil {
+				first = &s
+			}
+			runs := false
+			if s.alloc != nil {
+				i, ok := l.early(ctx, f.User, s.alloc)
+				if runs = ok; ok && begins {
 					return l.learn(i), nil
 				}
 			}
-			if p.Phase == sandbox.PhaseFailed {
-				return catalog.Instance{}, &sandbox.Failure{Reason: p.Reason, Message: p.Message}
+			if s.progress.Phase == sandbox.PhaseFailed {
+				failure := &sandbox.Failure{Reason: s.progress.Reason, Message: s.progress.Message}
+				if !f.dispatched && !first.begins {
+					return catalog.Instance{}, &endedError{failure}
+				}
+				return catalog.Instance{}, failure
 			}
-			f.report(p)
+			if runs {
+				s.progress = sandbox.Progress{Phase: sandbox.PhaseStarting, Message: "It runs; waiting for its gateway to answer"}
+			}
+			f.report(s.progress)
 			switch {
-			case p.Reason != sandbox.ReasonNoCapacity:
+			case s.progress.Reason != sandbox.ReasonNoCapacity:
 				full = time.Time{}
 			case full.IsZero():
 				full = time.Now()
 			case time.Since(full) >= l.config.CapacityWait:
-				return catalog.Instance{}, l.withdraw(ctx, job, p.Message)
+				return catalog.Instance{}, l.withdraw(ctx, job, s.progress.Message)
 			}
 		}
 		timer.Reset(l.nextLook(known, full))
@@ -105,26 +154,22 @@ func (l *Launcher) nextLook(known bool, full time.Time) time.Duration {
 	return next
 }
 
-// tidings makes progress of news; known is false if there is none. The allocation
-// is nil if there is none, or if only its outline is known.
-func (l *Launcher) tidings(ctx context.Context, job string, news events.News) (p sandbox.Progress, alloc *nomad.Allocation, known bool) {
+// tidings makes sense of news; known is false if it teaches nothing.
+func (l *Launcher) tidings(ctx context.Context, job string, news events.News) (s sight, known bool) {
 	if news.Gap {
-		p, alloc, err := l.look(ctx, job)
-		if err != nil {
-			if ctx.Err() == nil {
-				l.log.Debug("look at a start", "job", job, "error", err)
-			}
-			return p, nil, false
+		s, err := l.look(ctx, job)
+		if err != nil && ctx.Err() == nil {
+			l.log.Debug("look at a start", "job", job, "error", err)
 		}
-		return p, alloc, true
+		return s, err == nil
 	}
 	switch {
 	case news.Allocation != nil:
-		return ofAllocation(news.Allocation.Stub()), news.Allocation, true
+		return ofNews(news.Allocation), true
 	case news.Evaluation != nil:
-		return ofEvaluation(news.Evaluation), nil, true
+		return sight{progress: ofEvaluation(news.Evaluation), begins: true}, true // what has no place does not run
 	}
-	return p, nil, false
+	return s, false
 }
 
 // learn makes an early instance a route. If the catalog knows better, that counts.

@@ -47,6 +47,10 @@ type Config struct {
 	// that, up to RetryAfter.
 	RetryMin, RetryAfter time.Duration
 
+	// Reach tells whether a gateway takes connections at addr (host:port). It is asked
+	// about one that was evicted and that Consul still shows; nil believes Consul.
+	Reach func(ctx context.Context, addr string) error
+
 	// MaxStarting is how many starts there are at a time; further ones queue.
 	// MaxSandboxes is how many sandboxes may live in all, and UserStarts how many
 	// starts one user has an hour. Zero is no limit.
@@ -62,12 +66,16 @@ func DefaultConfig() Config {
 // Locator is where a started gateway turns up.
 type Locator interface {
 	Lookup(u sandbox.User) (catalog.Instance, bool)
-	// Wait blocks until the user has a gateway for which ok holds, or returns ctx's error.
+	// Wait blocks until the user has a gateway for which ok holds, or returns ctx's
+	// error. It finds gateways that were evicted, too; Lookup tells.
 	Wait(ctx context.Context, u sandbox.User, ok func(catalog.Instance) bool) (catalog.Instance, error)
 	// Refresh asks the source of truth once, now, for the user.
 	Refresh(ctx context.Context, u sandbox.User) error
-	// Learn adds what Nomad knows before the source of truth does.
+	// Learn adds what is known to be ready, before the source of truth shows it or
+	// although it was evicted.
 	Learn(i catalog.Instance)
+	// Evict takes away what does not answer, for a while.
+	Evict(u sandbox.User, generation string)
 	// Len is how many users have a gateway.
 	Len() int
 }
@@ -234,16 +242,48 @@ func (l *Launcher) explain(ctx context.Context, err error) *sandbox.Failure {
 // start brings the user's gateway into the catalog.
 func (l *Launcher) start(ctx context.Context, f *Flight) (catalog.Instance, error) {
 	// The catalog may be a moment behind: a gateway that Consul knows needs no start.
-	refresh, cancel := context.WithTimeout(ctx, l.config.LockWait)
-	defer cancel()
-	if err := l.locator.Refresh(refresh, f.User); err != nil {
+	if err := l.refresh(ctx, f.User); err != nil {
 		l.log.Warn("start without Consul", "user", f.User, "error", err)
 	} else if i, ok := l.locator.Lookup(f.User); ok {
 		return i, nil
 	}
-	child, err := l.dispatchOnce(ctx, f)
-	if err != nil {
-		return catalog.Instance{}, err
+	for n, pause := 0, endingPause; ; n, pause = n+1, min(2*pause, longPause) {
+		child, err := l.dispatchOnce(ctx, f)
+		if err != nil {
+			return catalog.Instance{}, err
+		}
+		i, err := l.follow(ctx, f, child)
+		if ended, ok := errors.AsType[*endedError](err); !ok {
+			return i, err
+		} else if n == endedLooks {
+			return i, ended.as
+		}
+		l.log.Info("the sandbox that was there has ended", "user", f.User, "job", child)
+		if !sleep(ctx, pause) {
+			return i, ctx.Err()
+		}
 	}
-	return l.follow(ctx, f, child)
+}
+
+// endedLooks is how often an allocation may be found ended before Nomad calls its
+// job dead, which takes it a moment; with the pauses between them about 12 s.
+const endedLooks = 8
+
+// refresh asks Consul about the user, for no longer than a start may wait for it.
+func (l *Launcher) refresh(ctx context.Context, u sandbox.User) error {
+	ctx, cancel := context.WithTimeout(ctx, l.config.LockWait)
+	defer cancel()
+	return l.locator.Refresh(ctx, u)
+}
+
+// sleep returns false if ctx ends first.
+func sleep(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
 }

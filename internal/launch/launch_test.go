@@ -58,12 +58,25 @@ type fakeLocator struct {
 	refresh func(ctx context.Context) error
 	wait    func(ctx context.Context, ok func(catalog.Instance) bool) (catalog.Instance, error)
 	learn   func(catalog.Instance)
+	evict   func(generation string)
+	lookup  func() (catalog.Instance, bool)
 	len     func() int
 }
 
 var _ Locator = (*fakeLocator)(nil)
 
-func (f *fakeLocator) Lookup(sandbox.User) (catalog.Instance, bool) { return catalog.Instance{}, false }
+func (f *fakeLocator) Lookup(sandbox.User) (catalog.Instance, bool) {
+	if f.lookup == nil {
+		return catalog.Instance{}, false
+	}
+	return f.lookup()
+}
+
+func (f *fakeLocator) Evict(_ sandbox.User, generation string) {
+	if f.evict != nil {
+		f.evict(generation)
+	}
+}
 
 func (f *fakeLocator) Learn(i catalog.Instance) {
 	if f.learn != nil {
@@ -245,7 +258,7 @@ func TestStreamGap(t *testing.T) {
 			lost.Store(true) // and ends
 		},
 		allocs: func(string) []*nomad.AllocationListStub {
-			a := &nomad.AllocationListStub{ID: "a1", NodeName: "n1", DesiredStatus: "run", ClientStatus: "running", CreateIndex: 9}
+			a := &nomad.AllocationListStub{ID: "a1", NodeName: "n1", DesiredStatus: "run", ClientStatus: "pending", CreateIndex: 9}
 			if lost.Load() {
 				a.ClientStatus = "failed"
 				a.TaskStates = map[string]*nomad.TaskState{"gateway": {Events: []*nomad.TaskEvent{{Type: nomad.TaskDriverMessage,

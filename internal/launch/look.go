@@ -13,10 +13,17 @@ import (
 	"openclaw-sandbox/internal/sandbox"
 )
 
-// look reads how far the job is. The allocation is nil unless its task runs.
-func (l *Launcher) look(ctx context.Context, job string) (sandbox.Progress, *nomad.Allocation, error) {
+// sight is what is known of a job at some moment.
+type sight struct {
+	progress sandbox.Progress
+	alloc    *nomad.Allocation // nil unless its task may run
+	begins   bool              // it has not run yet, or not since its task was started again
+}
+
+// look reads how far the job is.
+func (l *Launcher) look(ctx context.Context, job string) (sight, error) {
 	if err := l.take(ctx); err != nil {
-		return sandbox.Progress{}, nil, err
+		return sight{}, err
 	}
 	defer l.give()
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
@@ -24,24 +31,44 @@ func (l *Launcher) look(ctx context.Context, job string) (sandbox.Progress, *nom
 	q := (&nomad.QueryOptions{Namespace: l.config.Namespace}).WithContext(ctx)
 	allocs, _, err := l.nomad.Jobs().Allocations(job, true, q)
 	if err != nil {
-		return sandbox.Progress{}, nil, err
+		return sight{}, err
 	}
 	if len(allocs) == 0 {
 		p, err := l.unplaced(job, q)
-		return p, nil, err
+		return sight{progress: p, begins: true}, err
 	}
 	newest := slices.MaxFunc(allocs, func(a, b *nomad.AllocationListStub) int { return cmp.Compare(a.CreateIndex, b.CreateIndex) })
-	p := ofAllocation(newest)
 	if newest.ClientStatus != nomad.AllocClientStatusRunning {
-		return p, nil, nil
+		return sight{progress: ofAllocation(newest), begins: newest.ClientStatus == nomad.AllocClientStatusPending}, nil
 	}
 	// The outline lacks the address.
 	alloc, _, err := l.nomad.Allocations().Info(newest.ID, q)
 	if err != nil {
-		l.log.Debug("read the allocation of a start", "job", job, "error", err)
-		return p, nil, nil
+		return sight{}, fmt.Errorf("read allocation %s: %w", newest.ID, err)
 	}
-	return p, alloc, nil
+	return ofNews(alloc), nil
+}
+
+// ofNews is what an allocation says of itself.
+func ofNews(a *nomad.Allocation) sight {
+	return sight{progress: ofAllocation(a.Stub()), alloc: a, begins: a.ClientStatus == nomad.AllocClientStatusPending}
+}
+
+// startedSince tells whether the task was started again, or in another allocation,
+// since a sight of the same job: between two looks nobody may have seen it begin.
+func (s *sight) startedSince(was *sight) bool {
+	if s.alloc == nil || was.alloc == nil {
+		return false
+	}
+	return s.alloc.ID != was.alloc.ID || restarts(s.alloc) > restarts(was.alloc)
+}
+
+// restarts is how often the client started tasks of the allocation again.
+func restarts(a *nomad.Allocation) (n uint64) {
+	for _, t := range a.TaskStates {
+		n += t.Restarts
+	}
+	return n
 }
 
 // unplaced is how far a job without an allocation is.

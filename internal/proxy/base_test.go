@@ -62,7 +62,7 @@ func TestRebase(t *testing.T) {
 	}))
 	defer gateway.Close()
 	base := "/u/alice"
-	srv, _ := front(t, Config{}, func() Target { c := to("g1", gateway)(); c.Base = base; return c })
+	srv := front(t, Config{}, func() Target { c := to("g1", gateway)(); c.Base = base; return c })
 	get := func(method, path string, header ...string) (*http.Response, string) {
 		t.Helper()
 		r, err := http.NewRequest(method, srv.URL+path, nil)

@@ -26,7 +26,7 @@ func BenchmarkProxy(b *testing.B) {
 	}{{"1KB", 1 << 10}, {"256KB", 256 << 10}} {
 		addr := benchGateway(b, size.n)
 		config := Config{DialTimeout: 5 * time.Second, IdleTimeout: 4 * time.Second, ForwardedClient: "192.0.2.1", Scheme: "http"}
-		p := New(config, nil, nil, slog.New(slog.DiscardHandler))
+		p := New(config, slog.New(slog.DiscardHandler))
 		defer p.Close()
 		tuned := &http.Transport{DialContext: p.Dial, MaxIdleConns: 512, MaxIdleConnsPerHost: 512, IdleConnTimeout: 4 * time.Second,
 			DisableCompression: true, WriteBufferSize: 16 << 10, ReadBufferSize: 16 << 10}

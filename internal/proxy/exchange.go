@@ -8,8 +8,8 @@ import (
 	"openclaw-sandbox/internal/upstream"
 )
 
-// exchange forwards a request that is no upgrade.
-func (p *Proxy) exchange(w http.ResponseWriter, r *http.Request, t Target) {
+// exchange forwards a request that is no upgrade. Its error is that of Forward.
+func (p *Proxy) exchange(w http.ResponseWriter, r *http.Request, t Target) error {
 	h := p.headers.Get().(http.Header)
 	defer func() { clear(h); p.headers.Put(h) }()
 	upstream.EndToEnd(h, r.Header)
@@ -26,17 +26,17 @@ func (p *Proxy) exchange(w http.ResponseWriter, r *http.Request, t Target) {
 	}
 	err := p.pool(t).exchanges.Serve(w, r, h, modify)
 	if err == nil || errors.Is(err, upstream.ErrGone) {
-		return
+		return nil
 	}
 	if bad, ok := errors.AsType[*upstream.RequestError](err); ok {
 		http.Error(w, bad.Error(), bad.Status)
-		return
+		return nil
 	}
 	if bad, ok := errors.AsType[*upstream.BodyError](err); ok {
 		http.Error(w, bad.Error(), http.StatusBadRequest)
-		return
+		return nil
 	}
-	p.down(w, r, t, err)
+	return err
 }
 
 // isUpgrade tells whether r asks to switch protocols (RFC 9110 section 7.8).

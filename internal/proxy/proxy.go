@@ -47,21 +47,24 @@ type Target struct {
 	Base string
 }
 
-// Unreachable is called when a gateway's host can not be reached at all, so
-// that its route can be dropped.
-type Unreachable func(Target)
+// Unreached is a gateway that could not be connected to: nothing was sent, so that
+// the request may be sent again, there or elsewhere.
+type Unreached struct{ Err error }
+
+func (e *Unreached) Error() string { return e.Err.Error() }
+
+// Unwrap is the dialer's error.
+func (e *Unreached) Unwrap() error { return e.Err }
 
 // Proxy forwards requests; Close ends it. It is safe for concurrent use.
 type Proxy struct {
-	config      Config
-	unreachable Unreachable
-	failed      func(http.ResponseWriter, *http.Request, error)
-	log         *slog.Logger
-	buffers     sync.Pool
-	headers     sync.Pool // of http.Header
-	client      *upstream.Client
-	readers     sync.Pool // of *bufio.Reader
-	relay       *relay.Relay
+	config  Config
+	log     *slog.Logger
+	buffers sync.Pool
+	headers sync.Pool // of http.Header
+	client  *upstream.Client
+	readers sync.Pool // of *bufio.Reader
+	relay   *relay.Relay
 
 	mu    sync.Mutex       // guards pools
 	pools map[string]*pool // by user
@@ -87,9 +90,9 @@ const (
 	keepAlive = 30 * time.Second
 )
 
-// New returns a proxy. failed answers a request whose gateway can not be reached.
-func New(c Config, unreachable Unreachable, failed func(http.ResponseWriter, *http.Request, error), log *slog.Logger) *Proxy {
-	p := &Proxy{config: c, unreachable: unreachable, failed: failed, log: log, pools: map[string]*pool{},
+// New returns a proxy.
+func New(c Config, log *slog.Logger) *Proxy {
+	p := &Proxy{config: c, log: log, pools: map[string]*pool{},
 		buffers: sync.Pool{New: func() any { b := make([]byte, bufferSize); return &b }},
 		headers: sync.Pool{New: func() any { return http.Header{} }},
 		readers: sync.Pool{New: func() any { return bufio.NewReader(nil) }},
@@ -101,11 +104,14 @@ func New(c Config, unreachable Unreachable, failed func(http.ResponseWriter, *ht
 // Forward sends r to the target and its answer to w, streaming both ways. It
 // returns when a WebSocket is open, which is then relayed without r and w: it ends
 // with one of its sides, by a drain, or with the proxy.
-func (p *Proxy) Forward(w http.ResponseWriter, r *http.Request, t Target) {
+//
+// An error means that w has no answer yet: an *Unreached, or why the gateway gave
+// none that can be passed on.
+func (p *Proxy) Forward(w http.ResponseWriter, r *http.Request, t Target) error {
 	if !isUpgrade(r) {
-		p.exchange(w, r, t)
-		return
+		return p.exchange(w, r, t)
 	}
+	var failed error
 	rp := &httputil.ReverseProxy{
 		Transport:     p.pool(t).transport,
 		FlushInterval: -1, // event streams pass as they come
@@ -124,7 +130,7 @@ func (p *Proxy) Forward(w http.ResponseWriter, r *http.Request, t Target) {
 			if r.Context().Err() != nil || errors.Is(err, errRelayed) {
 				return // the client is gone, or has its answer
 			}
-			p.down(w, r, t, err)
+			failed = err
 		},
 	}
 	if t.Base != "" {
@@ -134,25 +140,21 @@ func (p *Proxy) Forward(w http.ResponseWriter, r *http.Request, t Target) {
 		p.relayUpgrade(rp, w)
 	}
 	rp.ServeHTTP(w, r)
+	return failed
 }
 
-// down answers a request whose gateway did not.
-func (p *Proxy) down(w http.ResponseWriter, r *http.Request, t Target, err error) {
-	if hostUnreachable(err) {
-		p.unreachable(t)
+// unreached tells what another try may mend, a node that is away or a port that is
+// closed, from what is wrong here, as when there are no descriptors left.
+func unreached(err error) bool {
+	if ne, ok := errors.AsType[net.Error](err); ok && ne.Timeout() {
+		return true
 	}
-	p.log.Warn("a gateway does not answer", "user", t.User, "generation", t.Generation, "error", err)
-	p.failed(w, r, err)
-}
-
-// hostUnreachable tells a node that is away from a port that is closed: the
-// gateway may be restarting behind a closed port.
-func hostUnreachable(err error) bool {
-	var op *net.OpError
-	if !errors.As(err, &op) || op.Op != "dial" {
-		return false
+	for _, of := range []error{syscall.ECONNREFUSED, syscall.ECONNRESET, syscall.EHOSTUNREACH, syscall.ENETUNREACH, syscall.EHOSTDOWN} {
+		if errors.Is(err, of) {
+			return true
+		}
 	}
-	return op.Timeout() || errors.Is(err, syscall.EHOSTUNREACH) || errors.Is(err, syscall.ENETUNREACH) || errors.Is(err, syscall.EHOSTDOWN)
+	return false
 }
 
 // SetIdentity removes from h whatever could claim an identity, an origin or a
@@ -217,9 +219,22 @@ func (o *pool) close() {
 }
 
 // Dial opens a connection to a gateway, for this proxy and for clients of the
-// gateway's own protocol.
+// gateway's own protocol. Its error is an *Unreached if the gateway is at fault.
 func (p *Proxy) Dial(ctx context.Context, network, addr string) (net.Conn, error) {
-	return (&net.Dialer{Timeout: p.config.DialTimeout, KeepAlive: keepAlive}).DialContext(ctx, network, addr)
+	conn, err := (&net.Dialer{Timeout: p.config.DialTimeout, KeepAlive: keepAlive}).DialContext(ctx, network, addr)
+	if err != nil && ctx.Err() == nil && unreached(err) {
+		err = &Unreached{err}
+	}
+	return conn, err
+}
+
+// Reach tells whether a gateway takes connections at addr (host:port).
+func (p *Proxy) Reach(ctx context.Context, addr string) error {
+	conn, err := p.Dial(ctx, "tcp", addr)
+	if err != nil {
+		return err
+	}
+	return conn.Close()
 }
 
 // Close drops idle connections and ends WebSockets.

@@ -21,17 +21,28 @@ import (
 )
 
 // front is a proxy before gateway, as a server.
-func front(t *testing.T, c Config, target func() Target) (*httptest.Server, *[]Target) {
+func front(t *testing.T, c Config, target func() Target) *httptest.Server {
 	t.Helper()
 	if c.DialTimeout == 0 {
 		c = Config{DialTimeout: 5 * time.Second, IdleTimeout: 4 * time.Second, ForwardedClient: "192.0.2.1", Scheme: "http"}
 	}
-	var gone []Target
-	p := New(c, func(t Target) { gone = append(gone, t) },
-		func(w http.ResponseWriter, _ *http.Request, _ error) { http.Error(w, "down", http.StatusBadGateway) }, slog.New(slog.DiscardHandler))
-	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { p.Forward(w, r, target()) }))
+	p := New(c, slog.New(slog.DiscardHandler))
+	srv := httptest.NewServer(forward(p, target))
 	t.Cleanup(func() { srv.Close(); p.Close() })
-	return srv, &gone
+	return srv
+}
+
+// forward answers with 502 what the proxy does not, and with 503 what was not sent.
+func forward(p *Proxy, target func() Target) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		var lost *Unreached
+		switch err := p.Forward(w, r, target()); {
+		case errors.As(err, &lost):
+			http.Error(w, "lost", http.StatusServiceUnavailable)
+		case err != nil:
+			http.Error(w, "down", http.StatusBadGateway)
+		}
+	})
 }
 
 // to is the target of one gateway.
@@ -45,7 +56,7 @@ func TestHeaders(t *testing.T) {
 	var got *http.Request
 	gateway := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { got = r }))
 	defer gateway.Close()
-	srv, _ := front(t, Config{}, to("g1", gateway))
+	srv := front(t, Config{}, to("g1", gateway))
 
 	r, err := http.NewRequest("GET", srv.URL+"/a%2Fb//c?q=1;2&empty", nil)
 	if err != nil {
@@ -83,7 +94,7 @@ func TestHeaders(t *testing.T) {
 }
 
 func TestClientAddress(t *testing.T) {
-	p := New(Config{ForwardedClient: "192.0.2.1"}, nil, nil, slog.New(slog.DiscardHandler))
+	p := New(Config{ForwardedClient: "192.0.2.1"}, slog.New(slog.DiscardHandler))
 	for remote, want := range map[string]string{
 		"203.0.113.9:1234": "203.0.113.9", "127.0.0.1:1": "192.0.2.1", "127.8.8.8:1": "192.0.2.1", "[::1]:1": "192.0.2.1",
 		"[2001:db8::7]:1": "2001:db8::7", "": "192.0.2.1", "@": "192.0.2.1",
@@ -104,7 +115,7 @@ func TestStreamsAsItComes(t *testing.T) {
 		w.Header().Set(http.TrailerPrefix+"X-Sum", "42")
 	}))
 	defer gateway.Close()
-	srv, _ := front(t, Config{}, to("g1", gateway))
+	srv := front(t, Config{}, to("g1", gateway))
 	resp, err := http.Get(srv.URL)
 	if err != nil {
 		t.Fatal(err)
@@ -139,7 +150,7 @@ func TestWebSocket(t *testing.T) {
 		}
 	}))
 	defer gateway.Close()
-	srv, _ := front(t, Config{}, to("g1", gateway))
+	srv := front(t, Config{}, to("g1", gateway))
 	conn, _, err := websocket.DefaultDialer.Dial("ws"+strings.TrimPrefix(srv.URL, "http"), http.Header{"Origin": {"http://o"}, "X-Forwarded-User": {"bob"}})
 	if err != nil {
 		t.Fatal(err)
@@ -163,7 +174,7 @@ func TestGenerationsDoNotShareConnections(t *testing.T) {
 	gateway := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { conns[r.RemoteAddr] = true }))
 	defer gateway.Close()
 	generation := "g1"
-	srv, _ := front(t, Config{}, func() Target { return to(generation, gateway)() })
+	srv := front(t, Config{}, func() Target { return to(generation, gateway)() })
 	for i, want := range []int{1, 1, 2, 2} {
 		if i == 2 {
 			generation = "g2"
@@ -179,22 +190,36 @@ func TestGenerationsDoNotShareConnections(t *testing.T) {
 	}
 }
 
-func TestClosedPort(t *testing.T) {
+// What was not sent says so, with a body or not, so that it can be sent again.
+func TestUnreached(t *testing.T) {
 	gateway := httptest.NewServer(nil)
-	target := to("g1", gateway)
+	closed := to("g1", gateway)
 	gateway.Close()
-	srv, gone := front(t, Config{}, target)
-	resp, err := http.Get(srv.URL)
-	if err != nil {
-		t.Fatal(err)
-	}
-	resp.Body.Close()
-	if resp.StatusCode != http.StatusBadGateway || len(*gone) != 0 {
-		t.Errorf("a closed port: %s, evicted %v; want 502 and the route kept", resp.Status, *gone)
+	for name, srv := range map[string]*httptest.Server{
+		"a closed port": front(t, Config{}, closed),
+		"a node away":   front(t, Config{DialTimeout: time.Nanosecond, ForwardedClient: "192.0.2.1"}, closed),
+	} {
+		for _, header := range []http.Header{{}, {"Connection": {"Upgrade"}, "Upgrade": {"websocket"}}, {"Connection": {"Upgrade"}, "Upgrade": {"other"}}} {
+			for _, body := range []string{"", "hello"} {
+				r, err := http.NewRequest("GET", srv.URL, strings.NewReader(body))
+				if err != nil {
+					t.Fatal(err)
+				}
+				r.Header = header
+				resp, err := http.DefaultTransport.RoundTrip(r)
+				if err != nil {
+					t.Fatal(err)
+				}
+				resp.Body.Close()
+				if resp.StatusCode != http.StatusServiceUnavailable {
+					t.Errorf("%s, %v, body %q: %s", name, header, body, resp.Status)
+				}
+			}
+		}
 	}
 }
 
-func TestHostUnreachable(t *testing.T) {
+func TestWhatIsUnreached(t *testing.T) {
 	dial := func(err error) error {
 		return fmt.Errorf("x: %w", &net.OpError{Op: "dial", Err: os.NewSyscallError("connect", err)})
 	}
@@ -202,31 +227,17 @@ func TestHostUnreachable(t *testing.T) {
 		err  error
 		want bool
 	}{
+		{dial(syscall.ECONNREFUSED), true},
+		{dial(syscall.ECONNRESET), true},
 		{dial(syscall.EHOSTUNREACH), true},
 		{dial(syscall.ENETUNREACH), true},
 		{&net.OpError{Op: "dial", Err: os.ErrDeadlineExceeded}, true},
-		{dial(syscall.ECONNREFUSED), false},
-		{&net.OpError{Op: "read", Err: syscall.EHOSTUNREACH}, false}, // it was reached
-		{io.ErrUnexpectedEOF, false},
+		{dial(syscall.EMFILE), false}, // the fault is here
+		{dial(syscall.EADDRNOTAVAIL), false},
 	} {
-		if got := hostUnreachable(c.err); got != c.want {
-			t.Errorf("hostUnreachable(%v) = %t, want %t", c.err, got, c.want)
+		if got := unreached(c.err); got != c.want {
+			t.Errorf("unreached(%v) = %t, want %t", c.err, got, c.want)
 		}
-	}
-}
-
-// A dial that times out, as to a node that is away, drops the route.
-func TestUnreachableEvicts(t *testing.T) {
-	srv, gone := front(t, Config{DialTimeout: time.Nanosecond, ForwardedClient: "192.0.2.1"}, func() Target {
-		return Target{User: "alice", Generation: "g1", Addr: "127.0.0.1:9"}
-	})
-	resp, err := http.Get(srv.URL)
-	if err != nil {
-		t.Fatal(err)
-	}
-	resp.Body.Close()
-	if resp.StatusCode != http.StatusBadGateway || len(*gone) != 1 || (*gone)[0].Generation != "g1" {
-		t.Errorf("%s, evicted %v; want 502 and g1", resp.Status, *gone)
 	}
 }
 
@@ -239,7 +250,7 @@ func TestClientGone(t *testing.T) {
 		close(ended)
 	}))
 	defer gateway.Close()
-	srv, _ := front(t, Config{}, to("g1", gateway))
+	srv := front(t, Config{}, to("g1", gateway))
 	ctx, cancel := context.WithCancel(t.Context())
 	go func() { <-started; cancel() }()
 	r, _ := http.NewRequestWithContext(ctx, "GET", srv.URL, nil)

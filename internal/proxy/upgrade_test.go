@@ -71,7 +71,7 @@ const agreed = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnec
 
 func TestUpgradeHeaders(t *testing.T) {
 	target, asked := gateway(t, agreed)
-	srv, _ := front(t, Config{}, func() Target { return target })
+	srv := front(t, Config{}, func() Target { return target })
 	_, br := ask(t, srv, "Origin: http://alice.claw.test\r\nSec-WebSocket-Key: k\r\nSec-WebSocket-Protocol: p\r\nX-Hop: 1\r\nX-Forwarded-User: bob\r\nTE: trailers\r\n", "")
 	resp, err := http.ReadResponse(br, nil)
 	if err != nil || resp.StatusCode != http.StatusSwitchingProtocols {
@@ -97,7 +97,7 @@ func TestUpgradeWithBytesBehindTheHeads(t *testing.T) {
 	for name, behind := range map[string]string{"a few": "early", "more than buffers hold": strings.Repeat("early ", 50_000)} {
 		t.Run(name, func(t *testing.T) {
 			target, _ := gateway(t, "HTTP/1.1 100 Continue\r\n\r\n"+agreed+"hello")
-			srv, _ := front(t, Config{}, func() Target { return target })
+			srv := front(t, Config{}, func() Target { return target })
 			conn, br := ask(t, srv, "", behind)
 			if resp, err := http.ReadResponse(br, nil); err != nil || resp.StatusCode != http.StatusSwitchingProtocols {
 				t.Fatalf("%v, %v", resp, err)
@@ -131,7 +131,7 @@ func TestUpgradeRefused(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			target, _ := gateway(t, c.answer)
 			target.Base = c.base
-			srv, _ := front(t, Config{}, func() Target { return target })
+			srv := front(t, Config{}, func() Target { return target })
 			conn, br := ask(t, srv, "", "")
 			for range 2 { // the client's connection stays
 				resp, err := http.ReadResponse(br, nil)
@@ -155,7 +155,7 @@ func TestUpgradeClientGone(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	srv, _ := front(t, Config{}, func() Target { return Target{User: "alice", Addr: l.Addr().String()} })
+	srv := front(t, Config{}, func() Target { return Target{User: "alice", Addr: l.Addr().String()} })
 	client, _ := ask(t, srv, "", "")
 	conn, err := l.Accept()
 	if err != nil {
@@ -173,7 +173,7 @@ func TestUpgradeClientGone(t *testing.T) {
 // the WebSocket is told to connect elsewhere.
 func TestUpgradeDrains(t *testing.T) {
 	target, _ := gateway(t, agreed)
-	p := New(Config{DialTimeout: 5 * time.Second, ForwardedClient: "192.0.2.1"}, func(Target) {}, nil, slog.New(slog.DiscardHandler))
+	p := New(Config{DialTimeout: 5 * time.Second, ForwardedClient: "192.0.2.1"}, slog.New(slog.DiscardHandler))
 	defer p.Close()
 	returned := make(chan struct{}, 1)
 	d := drain.New()
@@ -220,7 +220,7 @@ func TestUpgradeEndsWithTheProxy(t *testing.T) {
 		}
 	}))
 	defer gateway.Close()
-	p := New(Config{DialTimeout: 5 * time.Second, ForwardedClient: "192.0.2.1"}, func(Target) {}, nil, slog.New(slog.DiscardHandler))
+	p := New(Config{DialTimeout: 5 * time.Second, ForwardedClient: "192.0.2.1"}, slog.New(slog.DiscardHandler))
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { p.Forward(w, r, to("g1", gateway)()) }))
 	defer srv.Close()
 	conn, _, err := websocket.DefaultDialer.Dial("ws"+strings.TrimPrefix(srv.URL, "http"), nil)

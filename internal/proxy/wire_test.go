@@ -69,13 +69,8 @@ func (g *rawGateway) serve(c net.Conn) {
 func throughProxy(t *testing.T, raw string) (statuses []string, gateway []string) {
 	t.Helper()
 	g := newRawGateway(t)
-	p := New(Config{DialTimeout: 5 * time.Second, IdleTimeout: 4 * time.Second, ForwardedClient: "192.0.2.1", Scheme: "http"}, func(Target) {},
-		func(w http.ResponseWriter, _ *http.Request, err error) {
-			http.Error(w, err.Error(), http.StatusBadGateway)
-		}, slog.New(slog.DiscardHandler))
-	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		p.Forward(w, r, Target{User: "alice", Generation: "g1", Addr: g.Addr().String()})
-	}))
+	p := New(Config{DialTimeout: 5 * time.Second, IdleTimeout: 4 * time.Second, ForwardedClient: "192.0.2.1", Scheme: "http"}, slog.New(slog.DiscardHandler))
+	srv := httptest.NewServer(forward(p, func() Target { return Target{User: "alice", Generation: "g1", Addr: g.Addr().String()} }))
 	c, err := net.Dial("tcp", srv.Listener.Addr().String())
 	if err != nil {
 		t.Fatal(err)

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"openclaw-sandbox/internal/catalog"
 	"openclaw-sandbox/internal/chat"
 	"openclaw-sandbox/internal/sandbox"
 )
@@ -196,20 +197,19 @@ func (rt *Router) chat(w http.ResponseWriter, r *http.Request, c call) {
 		rt.refuse(w, r, problem{Status: http.StatusBadRequest, Title: "No message", Detail: `The body must be JSON with a "message" that is not empty, of at most 1 MB.`})
 		return
 	}
-	i, ok := rt.catalog.Lookup(c.user)
-	if !ok {
-		var failure *problem
-		if i, failure = rt.hold(r, c.user); failure != nil {
-			rt.refuse(w, r, *failure)
-			return
-		}
-	}
-	h := http.Header{}
-	rt.proxy.SetIdentity(h, r, string(c.user))
-	client, err := chat.Dial(r.Context(), i.Addr, r.Host, h, rt.proxy.Dial)
+	var client *chat.Client
+	err := rt.reach(w, r, c, func(i catalog.Instance) (err error) {
+		h := http.Header{}
+		rt.proxy.SetIdentity(h, r, string(c.user))
+		client, err = chat.Dial(r.Context(), i.Addr, r.Host, h, rt.proxy.Dial)
+		return err
+	})
 	if err != nil {
 		rt.chatFailed(w, r, err)
 		return
+	}
+	if client == nil {
+		return // it was answered
 	}
 	defer client.Close()
 	if !in.Stream && !strings.Contains(r.Header.Get("Accept"), "text/event-stream") {

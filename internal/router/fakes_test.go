@@ -26,6 +26,8 @@ type cluster struct {
 	wakes   int // how many starts were begun
 	retries int // how many of them because a person said so
 	ready   bool
+
+	evictions int
 }
 
 var (
@@ -39,6 +41,15 @@ func (c *cluster) Lookup(u sandbox.User) (catalog.Instance, bool) {
 	defer c.mu.Unlock()
 	i, ok := c.users[u]
 	return i, ok
+}
+
+func (c *cluster) Evict(u sandbox.User, generation string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.users[u].Generation == generation {
+		delete(c.users, u)
+		c.evictions++
+	}
 }
 
 func (c *cluster) Ready() bool        { c.mu.Lock(); defer c.mu.Unlock(); return c.ready }
@@ -151,9 +162,8 @@ func start(t *testing.T, m identity.Method, hold time.Duration) *stack {
 	t.Helper()
 	s := &stack{t: t, drain: make(chan struct{}), cluster: &cluster{users: map[sandbox.User]catalog.Instance{}, flights: map[sandbox.User]*flight{}, ready: true}}
 	log := slog.New(slog.DiscardHandler)
-	rt := New(Config{Domain: "claw.test", HoldTimeout: hold}, m, s, s, s.drain, log)
-	px := proxy.New(proxy.Config{DialTimeout: 5 * time.Second, IdleTimeout: 4 * time.Second, ForwardedClient: "192.0.2.1", Scheme: "http"}, func(proxy.Target) {}, rt.GatewayDown, log)
-	rt.Use(px)
+	px := proxy.New(proxy.Config{DialTimeout: 5 * time.Second, IdleTimeout: 4 * time.Second, ForwardedClient: "192.0.2.1", Scheme: "http"}, log)
+	rt := New(Config{Domain: "claw.test", HoldTimeout: hold}, m, s, s, px, s.drain, log)
 	srv := httptest.NewServer(rt)
 	t.Cleanup(func() { srv.CloseClientConnections(); srv.Close(); px.Close() })
 	s.url = srv.URL
@@ -190,4 +200,17 @@ func (s *stack) open(method, host, path, body string, header ...string) *http.Re
 		s.t.Fatalf("%s %s%s: %v", method, host, path, err)
 	}
 	return resp
+}
+
+// gone is a gateway whose port is closed.
+func (s *stack) gone(t *testing.T) *chattest.Gateway {
+	g := chattest.New(t, "alice")
+	g.Close()
+	return g
+}
+
+func (c *cluster) count(n *int) int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return *n
 }

@@ -33,6 +33,19 @@ const (
 var stopped = problem{Status: http.StatusServiceUnavailable, Title: "Stopped", RetryAfter: retryOther,
 	Detail: "The sandbox is stopped. Reload the page to wake it."}
 
+var (
+	// starting is what a request gets that was held for as long as it may.
+	starting = problem{Status: http.StatusServiceUnavailable, Title: "Still starting", RetryAfter: retryStarting,
+		Detail: "The sandbox is starting and takes longer than this request may wait; try again."}
+	// unanswered is what a request gets whose gateway gave no answer, or none that can
+	// be passed on; or who waited for it for as long as it may.
+	unanswered = problem{Status: http.StatusBadGateway, Title: "Your sandbox does not answer", RetryAfter: retryStarting,
+		Detail: "It runs, but its gateway does not answer at the moment; it may be restarting. Try again in a moment."}
+	// away is the same for a page's background request, which is not held.
+	away = problem{Status: http.StatusServiceUnavailable, Title: "Your sandbox does not answer", RetryAfter: retryStarting,
+		Detail: "Its gateway takes no connections at the moment; it may be restarting. Try again in a moment."}
+)
+
 func ofFailure(f *sandbox.Failure) problem {
 	p := problem{Status: http.StatusServiceUnavailable, Title: "Your sandbox could not be started", Detail: f.Message, Reason: f.Reason}
 	switch {
@@ -40,6 +53,8 @@ func ofFailure(f *sandbox.Failure) problem {
 		p.RetryAfter = max(retryCapacity, f.RetryAfter)
 	case f.Reason == sandbox.ReasonTooOften:
 		p.Status, p.Title, p.RetryAfter = http.StatusTooManyRequests, "Started too often", f.RetryAfter
+	case f.Reason == sandbox.ReasonUnanswered:
+		p.Status, p.Title, p.RetryAfter = http.StatusBadGateway, unanswered.Title, max(retryOther, f.RetryAfter)
 	case f.Reason.Permanent():
 		p.Status, p.RetryAfter = http.StatusInternalServerError, 0
 	default:

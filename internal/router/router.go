@@ -20,6 +20,8 @@ import (
 // Catalog knows who is where.
 type Catalog interface {
 	Lookup(u sandbox.User) (catalog.Instance, bool)
+	// Evict takes away a gateway that does not answer, until it does or for a while.
+	Evict(u sandbox.User, generation string)
 	// Ready reports whether there was a first full view; Age is how old the last is.
 	Ready() bool
 	Age() time.Duration
@@ -63,12 +65,9 @@ type Router struct {
 }
 
 // New returns the handler. draining is closed when the process is about to end.
-func New(c Config, m identity.Method, cat Catalog, l Launcher, draining <-chan struct{}, log *slog.Logger) *Router {
-	return &Router{config: c, identity: m, catalog: cat, launcher: l, draining: draining, log: log, csrf: http.NewCrossOriginProtection()}
+func New(c Config, m identity.Method, cat Catalog, l Launcher, p *proxy.Proxy, draining <-chan struct{}, log *slog.Logger) *Router {
+	return &Router{config: c, identity: m, catalog: cat, launcher: l, proxy: p, draining: draining, log: log, csrf: http.NewCrossOriginProtection()}
 }
-
-// Use sets the proxy, which needs the router's own error page.
-func (rt *Router) Use(p *proxy.Proxy) { rt.proxy = p }
 
 // call is a request whose target and caller are known.
 type call struct {
@@ -140,42 +139,15 @@ func (rt *Router) serve(w http.ResponseWriter, r *http.Request, c call) {
 	}
 }
 
-// carry proxies the request, after a wake if need be and allowed.
+// carry proxies the request.
 func (rt *Router) carry(w http.ResponseWriter, r *http.Request, c call) {
-	i, ok := rt.catalog.Lookup(c.user)
-	if !ok {
-		switch classify(r) {
-		case kindPage:
-			rt.progressPage(w, r, c, rt.launcher.Wake(c.user, false))
-			return
-		case kindBackground:
-			rt.refuse(w, r, stopped)
-			return
-		}
-		var failure *problem
-		if i, failure = rt.hold(r, c.user); failure != nil {
-			rt.refuse(w, r, *failure)
-			return
-		}
+	err := rt.reach(w, r, c, func(i catalog.Instance) error {
+		return rt.proxy.Forward(w, r, proxy.Target{User: string(c.user), Generation: i.Generation, Addr: i.Addr, Base: c.base})
+	})
+	if err != nil {
+		rt.log.Warn("a gateway does not answer", "user", c.user, "error", err)
+		rt.refuse(w, r, unanswered)
 	}
-	rt.proxy.Forward(w, r, proxy.Target{User: string(c.user), Generation: i.Generation, Addr: i.Addr, Base: c.base})
-}
-
-// hold wakes the sandbox and waits for it, as long as the settings allow.
-func (rt *Router) hold(r *http.Request, u sandbox.User) (catalog.Instance, *problem) {
-	ctx, cancel := context.WithTimeout(r.Context(), rt.config.HoldTimeout)
-	defer cancel()
-	i, err := rt.launcher.Wake(u, false).Wait(ctx)
-	if err == nil {
-		return i, nil
-	}
-	var f *sandbox.Failure
-	if errors.As(err, &f) {
-		p := ofFailure(f)
-		return i, &p
-	}
-	return i, &problem{Status: http.StatusServiceUnavailable, Title: "Still starting", RetryAfter: retryStarting,
-		Detail: "The sandbox is starting and takes longer than this request may wait; try again."}
 }
 
 // progressPage shows a start. Its status is never 200, so that no cache, no
@@ -199,10 +171,4 @@ func ended(ctx context.Context, f Flight) *sandbox.Failure {
 	_, err := f.Wait(ctx)
 	errors.As(err, &failure)
 	return failure
-}
-
-// GatewayDown answers a request whose gateway did not. It is the proxy's error page.
-func (rt *Router) GatewayDown(w http.ResponseWriter, r *http.Request, _ error) {
-	rt.refuse(w, r, problem{Status: http.StatusBadGateway, Title: "Your sandbox does not answer", RetryAfter: retryStarting,
-		Detail: "It runs, but its gateway does not answer at the moment; it may be restarting. Try again in a moment."})
 }

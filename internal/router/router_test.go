@@ -221,22 +221,6 @@ func TestHoldTimeout(t *testing.T) {
 	}
 }
 
-func TestGatewayDown(t *testing.T) {
-	s := start(t, dev, time.Second)
-	g := chattest.New(t, "alice")
-	s.land("alice", g)
-	g.Close()
-	if resp, body := s.ask("GET", "alice.claw.test", "/v1/models", ""); resp.StatusCode != 502 || !strings.Contains(body, "problem") && resp.Header.Get("Content-Type") != "application/problem+json" {
-		t.Errorf("%s %s", resp.Status, body)
-	}
-	if resp, body := s.ask("GET", "alice.claw.test", "/", "", page); resp.StatusCode != 502 || !strings.Contains(body, `http-equiv="refresh"`) {
-		t.Errorf("%s %.200s, want a page that looks again", resp.Status, body)
-	}
-	if resp, body := s.ask("POST", "alice.claw.test", "/api/chat", `{"message":"x"}`, isJSON); resp.StatusCode != 502 {
-		t.Errorf("chat: %s %s", resp.Status, body)
-	}
-}
-
 func TestReadiness(t *testing.T) {
 	s := start(t, dev, time.Second)
 	for _, c := range []struct {

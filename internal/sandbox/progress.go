@@ -39,6 +39,7 @@ const (
 	ReasonConfig           Reason = "config"            // the job or the plugin is configured wrongly
 	ReasonLimit            Reason = "limit"             // the operator's limit of sandboxes is reached
 	ReasonTooOften         Reason = "too_often"         // the user's starts of this hour are used up
+	ReasonUnanswered       Reason = "unanswered"        // it runs, and its gateway takes no connections
 	ReasonInternal         Reason = "internal"          // anything else
 )
 

@@ -100,6 +100,7 @@ var titles = map[sandbox.Reason]string{
 	sandbox.ReasonFenced:           "Started somewhere else",
 	sandbox.ReasonExited:           "Your sandbox stopped while starting",
 	sandbox.ReasonNotReady:         "Your sandbox takes too long",
+	sandbox.ReasonUnanswered:       "Your sandbox does not answer",
 	sandbox.ReasonConfig:           "Not set up correctly",
 	sandbox.ReasonLimit:            "No room right now",
 	sandbox.ReasonTooOften:         "Started too often",
@@ -198,7 +199,7 @@ func at(p sandbox.Phase) int {
 var failedAt = map[sandbox.Reason]int{
 	sandbox.ReasonNoCapacity: 0, sandbox.ReasonConfig: 0, sandbox.ReasonLimit: 0, sandbox.ReasonTooOften: 0,
 	sandbox.ReasonStoreUnreachable: 1, sandbox.ReasonStoreDenied: 1, sandbox.ReasonStateCorrupt: 1, sandbox.ReasonStateTooLarge: 1, sandbox.ReasonFenced: 1,
-	sandbox.ReasonExited: 2,
+	sandbox.ReasonExited: 2, sandbox.ReasonUnanswered: 2,
 }
 
 // Steps are the lines, with what is done and what is under way.

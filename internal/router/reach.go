@@ -1,0 +1,78 @@
+package router
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"time"
+
+	"openclaw-sandbox/internal/catalog"
+	"openclaw-sandbox/internal/proxy"
+	"openclaw-sandbox/internal/sandbox"
+)
+
+// How long a request waits before it tries a gateway again that was not reached
+// though a start has just ended well: at first, and at most.
+const (
+	againMin = 50 * time.Millisecond
+	againMax = 2 * time.Second
+)
+
+// reach lets a request try its user's gateway, after a wake if need be and allowed.
+// If try returns a *proxy.Unreached, nothing was sent: the gateway died, or is about
+// to. Then its route is dropped, and the request waits as for a wake: the gateway may
+// be started again in its place, or have ended, and the launcher finds out which. It
+// tries again within the hold timeout.
+//
+// A page that would wait gets the progress page, and a page's background request
+// does not wait. Other errors of try are returned: the request has no answer yet.
+func (rt *Router) reach(w http.ResponseWriter, r *http.Request, c call, try func(catalog.Instance) error) error {
+	var lost *proxy.Unreached
+	if i, ok := rt.catalog.Lookup(c.user); ok {
+		err := try(i)
+		if !errors.As(err, &lost) {
+			return err
+		}
+		rt.log.Warn("a gateway can not be reached", "user", c.user, "generation", i.Generation, "error", err)
+		if classify(r) == kindBackground {
+			rt.refuse(w, r, away)
+			return nil
+		}
+		rt.catalog.Evict(c.user, i.Generation)
+	}
+	switch classify(r) {
+	case kindPage:
+		rt.progressPage(w, r, c, rt.launcher.Wake(c.user, false))
+		return nil
+	case kindBackground:
+		rt.refuse(w, r, stopped)
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), rt.config.HoldTimeout)
+	defer cancel()
+	for pause := againMin; ; pause = min(2*pause, againMax) {
+		i, err := rt.launcher.Wake(c.user, false).Wait(ctx)
+		var failure *sandbox.Failure
+		switch {
+		case errors.As(err, &failure):
+			rt.refuse(w, r, ofFailure(failure))
+			return nil
+		case err != nil && lost != nil:
+			return lost
+		case err != nil:
+			rt.refuse(w, r, starting)
+			return nil
+		}
+		if err := try(i); !errors.As(err, &lost) {
+			return err
+		}
+		rt.catalog.Evict(c.user, i.Generation)
+		timer := time.NewTimer(pause)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return lost
+		}
+	}
+}
