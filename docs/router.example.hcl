@@ -43,9 +43,10 @@ wake {
   retry_min     = "2s"  # how long a failed start is remembered, instead of trying again; doubles with each failure,
   retry_after   = "1m"  # up to this, until a start succeeds or the user presses the button
 
-  max_starting         = 64 # starts at a time by this router; further ones queue. 0: no limit
-  max_sandboxes        = 0  # live sandboxes in all; beyond, a start gets 503. 0: no limit
-  user_starts_per_hour = 60 # of one user by this router; beyond, 429. 0: no limit
+  max_starting         = 64   # starts at a time by this router; further ones queue. 0: no limit
+  max_queued           = 1000 # starts that may wait in line; beyond, 429. 0: no limit
+  max_sandboxes        = 0    # live sandboxes in all, as Nomad counts them; beyond, a start gets 503. 0: no limit
+  user_starts_per_hour = 60   # of one user by this router; beyond, 429. 0: no limit
 }
 
 upstream {

@@ -55,7 +55,7 @@ func serve(ctx context.Context, c config.Config, logTo io.Writer) error {
 		starts.Service = watch.ServiceOf
 	}
 	starts.StartTimeout, starts.CapacityWait, starts.RetryAfter = c.StartTimeout, c.CapacityWait, c.RetryAfter
-	starts.RetryMin, starts.MaxStarting, starts.MaxSandboxes, starts.UserStarts = c.RetryMin, c.MaxStarting, c.MaxSandboxes, c.UserStarts
+	starts.RetryMin, starts.MaxStarting, starts.MaxQueued, starts.MaxSandboxes, starts.UserStarts = c.RetryMin, c.MaxStarting, c.MaxQueued, c.MaxSandboxes, c.UserStarts
 	px := proxy.New(proxy.Config{DialTimeout: c.DialTimeout, HeadTimeout: c.HeadTimeout, IdleTimeout: c.IdleTimeout, ForwardedClient: c.ForwardedClient, Scheme: c.Scheme}, log)
 	starts.Reach = px.Reach
 	launcher := launch.New(life, starts, nc, cc, cat, log, m.wake)

@@ -41,6 +41,7 @@ type Config struct {
 	RetryMin     time.Duration // how long a first failure is remembered; doubles with each further one
 	RetryAfter   time.Duration // how long a failure is remembered at most
 	MaxStarting  int           // starts at a time; 0 for no limit
+	MaxQueued    int           // starts that may wait in line; 0 for no limit
 	MaxSandboxes int           // live sandboxes in all; 0 for no limit
 	UserStarts   int           // starts of one user an hour; 0 for no limit
 
@@ -63,7 +64,7 @@ func NewConfig() Config {
 		DrainDelay: 2 * time.Second, DrainTimeout: 20 * time.Second,
 		Service: "openclaw-gateway", Shards: 1, Job: "openclaw",
 		HoldTimeout: 2 * time.Minute, StartTimeout: 3 * time.Minute, CapacityWait: 10 * time.Second, RetryMin: 2 * time.Second, RetryAfter: time.Minute,
-		MaxStarting: 64, UserStarts: 60,
+		MaxStarting: 64, MaxQueued: 1000, UserStarts: 60,
 		DialTimeout: 5 * time.Second, IdleTimeout: 4 * time.Second, ForwardedClient: "192.0.2.1",
 	}
 }
@@ -117,6 +118,7 @@ type wakeBlock struct {
 	RetryMin     *string `hcl:"retry_min"`
 	RetryAfter   *string `hcl:"retry_after"`
 	MaxStarting  *int    `hcl:"max_starting"`
+	MaxQueued    *int    `hcl:"max_queued"`
 	MaxSandboxes *int    `hcl:"max_sandboxes"`
 	UserStarts   *int    `hcl:"user_starts_per_hour"`
 }
@@ -190,6 +192,7 @@ func (f *file) apply(c *Config, body hcl.Body) hcl.Diagnostics {
 		bad.duration("wake.retry_min", &c.RetryMin, b.RetryMin, 0)
 		bad.duration("wake.retry_after", &c.RetryAfter, b.RetryAfter, 0)
 		bad.count("wake.max_starting", &c.MaxStarting, b.MaxStarting)
+		bad.count("wake.max_queued", &c.MaxQueued, b.MaxQueued)
 		bad.count("wake.max_sandboxes", &c.MaxSandboxes, b.MaxSandboxes)
 		bad.count("wake.user_starts_per_hour", &c.UserStarts, b.UserStarts)
 	}

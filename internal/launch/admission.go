@@ -1,10 +1,14 @@
 package launch
 
 import (
+	"context"
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"time"
+
+	nomad "github.com/hashicorp/nomad/api"
 
 	"openclaw-sandbox/internal/sandbox"
 )
@@ -33,20 +37,20 @@ func inLine(position int) string {
 }
 
 const (
-	// limitRetry is when to ask again after max_sandboxes, spread by limitSpread so
-	// that those who wait do not come back all at once.
+	// limitRetry is when to ask again after a limit of all users, spread by limitSpread
+	// so that those who wait do not come back all at once.
 	limitRetry  = 20 * time.Second
 	limitSpread = 20 * time.Second
 )
 
-// refuse says why a start of the user may not be; nil if it may. The caller holds
-// l.mu.
+func later() time.Duration { return limitRetry + rand.N(limitSpread) }
+
+// refuse says why a start of the user may not even wait in line; nil if it may. The
+// caller holds l.mu.
 func (l *Launcher) refuse(u sandbox.User) *sandbox.Failure {
-	// What starts here is not in the catalog yet; what starts by other routers is
-	// not counted, so that together they may pass the limit by a few.
-	if most := l.config.MaxSandboxes; most > 0 && l.locator.Len()+len(l.flights) >= most {
-		return &sandbox.Failure{Reason: sandbox.ReasonLimit, RetryAfter: limitRetry + rand.N(limitSpread),
-			Message: fmt.Sprintf("The operator's limit of %d running sandboxes is reached; yours can start when another has stopped.", most)}
+	if most := l.config.MaxQueued; most > 0 && len(l.queue) >= most {
+		return &sandbox.Failure{Reason: sandbox.ReasonQueueFull, RetryAfter: later(),
+			Message: fmt.Sprintf("%d starts wait in line already, as many as the operator allows; try again in a moment.", most)}
 	}
 	if l.config.UserStarts == 0 {
 		return nil
@@ -61,6 +65,64 @@ func (l *Launcher) refuse(u sandbox.User) *sandbox.Failure {
 			Message: fmt.Sprintf("This sandbox was started more than %d times within an hour; the next start is possible in %s.", l.config.UserStarts, wait.Round(time.Second))}
 	}
 	return nil
+}
+
+// room returns a *sandbox.Failure if there are as many live sandboxes as there may
+// be. Nomad counts them, those that other routers or people start among them.
+func (l *Launcher) room(ctx context.Context) error {
+	if l.config.MaxSandboxes == 0 {
+		return nil
+	}
+	n, err := l.alive(ctx)
+	if err != nil || n < l.config.MaxSandboxes {
+		return err
+	}
+	return l.limit()
+}
+
+func (l *Launcher) limit() *sandbox.Failure {
+	return &sandbox.Failure{Reason: sandbox.ReasonLimit, RetryAfter: later(),
+		Message: fmt.Sprintf("The operator's limit of %d running sandboxes is reached; yours can start when another has stopped.", l.config.MaxSandboxes)}
+}
+
+// alive is the number of live children of the job.
+func (l *Launcher) alive(ctx context.Context) (int, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	s, _, err := l.nomad.Jobs().Summary(l.config.Job, (&nomad.QueryOptions{Namespace: l.config.Namespace}).WithContext(ctx))
+	if err != nil {
+		return 0, fmt.Errorf("count the sandboxes: %w", err)
+	}
+	if s.Children == nil {
+		return 0, nil
+	}
+	return int(s.Children.Pending + s.Children.Running), nil
+}
+
+// withdrawSurplus stops a job that was dispatched while others took the last place:
+// between a look and a dispatch other routers dispatch, too. Of all that live, those
+// with the lowest create index stay; every router sees the same.
+func (l *Launcher) withdrawSurplus(ctx context.Context, job string) error {
+	if l.config.MaxSandboxes == 0 {
+		return nil
+	}
+	if n, err := l.alive(ctx); err != nil || n <= l.config.MaxSandboxes {
+		return err
+	}
+	q := (&nomad.QueryOptions{Namespace: l.config.Namespace, Prefix: l.config.children(), Filter: `Status != "dead"`}).WithContext(ctx)
+	jobs, _, err := l.nomad.Jobs().List(q)
+	if err != nil {
+		return fmt.Errorf("list the sandboxes: %w", err)
+	}
+	jobs = slices.DeleteFunc(jobs, func(j *nomad.JobListStub) bool { return j.ParentID != l.config.Job || j.Status == "dead" })
+	slices.SortFunc(jobs, oldest)
+	if at := slices.IndexFunc(jobs, func(j *nomad.JobListStub) bool { return j.ID == job }); at < l.config.MaxSandboxes {
+		return nil
+	}
+	if err := l.deregister(ctx, job); err != nil {
+		return err
+	}
+	return l.limit()
 }
 
 // refund gives a user back what refuse took. The caller holds l.mu.

@@ -2,6 +2,7 @@ package launch
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -131,35 +132,116 @@ func TestQueueIsNotTheStart(t *testing.T) {
 	})
 }
 
-func TestLimitOfSandboxes(t *testing.T) {
+// A line has an end.
+func TestQueueIsFull(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g := newGate("a", "b", "c")
-		g.len = func() int { return 8 }
+		g := newGate("a", "b", "c", "d", "e")
 		cfg := DefaultConfig()
-		cfg.MaxSandboxes = 10
+		cfg.MaxStarting, cfg.MaxQueued = 1, 2
 		l := simulated(t, cfg, g.nomad(), g)
-		a := l.Wake("a", false)
-		l.Wake("b", false)
-		_, err := l.Wake("c", false).Wait(t.Context())
-		var f *sandbox.Failure
-		if !errors.As(err, &f) || f.Reason != sandbox.ReasonLimit || f.RetryAfter < limitRetry || f.RetryAfter > limitRetry+limitSpread || !strings.Contains(f.Message, "10") {
-			t.Errorf("the third: %+v", err)
+		for _, u := range []sandbox.User{"a", "b", "c"} {
+			l.Wake(u, false)
 		}
-		if l.Wake("a", false) != a {
-			t.Error("a start under way was refused")
+		retries := map[time.Duration]bool{}
+		for range 20 {
+			_, err := l.Wake("d", false).Wait(t.Context())
+			var f *sandbox.Failure
+			if !errors.As(err, &f) || f.Reason != sandbox.ReasonQueueFull || f.RetryAfter < limitRetry || f.RetryAfter > limitRetry+limitSpread {
+				t.Fatalf("%+v", err)
+			}
+			retries[f.RetryAfter] = true
+		}
+		if len(retries) < 10 {
+			t.Errorf("20 who wait come back at %d different times", len(retries))
+		}
+		if _, queued := l.Load(); queued != 2 {
+			t.Errorf("%d in line, want 2", queued)
 		}
 		g.open["a"] <- nil
-		if _, err := a.Wait(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		if _, ok := l.Flight("c"); ok {
-			t.Error("a refusal was kept as a failure")
-		}
-		l.Wake("c", false)
-		if got := g.starts(); !strings.HasSuffix(got, "c") {
-			t.Errorf("began %q: no start after there was room", got)
+		synctest.Wait()
+		l.Wake("d", false)
+		if _, queued := l.Load(); queued != 2 {
+			t.Errorf("%d in line after there was room, want 2", queued)
 		}
 	})
+}
+
+// Nomad says how many there are, whoever started them.
+func TestLimitOfSandboxes(t *testing.T) {
+	type world struct {
+		alive int                  // at the first look
+		after []*nomad.JobListStub // what lives once this start has dispatched
+		own   []*nomad.JobListStub // the user's
+	}
+	mine := child("openclaw/dispatch-alice-1", 50, "pending")
+	other := func(index uint64) *nomad.JobListStub {
+		return &nomad.JobListStub{ID: fmt.Sprintf("openclaw/dispatch-o-%d", index), ParentID: "openclaw", CreateIndex: index, Status: "running"}
+	}
+	stranger := &nomad.JobListStub{ID: "openclaw/dispatch-x", ParentID: "another", CreateIndex: 1, Status: "running"}
+	for name, c := range map[string]struct {
+		world
+		refused    bool
+		dispatched int
+		stopped    string
+	}{
+		"room":                                   {world{alive: 2, after: []*nomad.JobListStub{other(1), other(2), mine}}, false, 1, "[]"},
+		"no room":                                {world{alive: 3}, true, 0, "[]"},
+		"too many already":                       {world{alive: 9}, true, 0, "[]"},
+		"it lives, and is among them":            {world{alive: 3, own: []*nomad.JobListStub{mine}}, false, 0, "[]"},
+		"another router took the last place":     {world{alive: 2, after: []*nomad.JobListStub{other(1), other(2), mine, other(40)}}, true, 1, "[openclaw/dispatch-alice-1]"},
+		"another router came after":              {world{alive: 2, after: []*nomad.JobListStub{other(1), other(2), mine, other(60)}}, false, 1, "[]"},
+		"another job's children are not counted": {world{alive: 2, after: []*nomad.JobListStub{other(1), stranger, mine, other(60)}}, false, 1, "[]"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				dispatched, stopped := 0, []string{}
+				n := &fakeNomad{
+					dispatch: func(w http.ResponseWriter, r *http.Request) {
+						dispatched++
+						json.NewEncoder(w).Encode(nomad.JobDispatchResponse{DispatchedJobID: mine.ID})
+					},
+					stop: func(job string) { stopped = append(stopped, job) },
+				}
+				n.list = func() []*nomad.JobListStub {
+					if dispatched > 0 {
+						return c.after
+					}
+					return c.own
+				}
+				n.alive = func() int {
+					if dispatched > 0 {
+						return len(c.after)
+					}
+					return c.alive
+				}
+				cfg := DefaultConfig()
+				cfg.MaxSandboxes = 3
+				l := simulated(t, cfg, n, &fakeLocator{wait: found(mine.ID)})
+				_, err := l.Wake("alice", false).Wait(t.Context())
+				var f *sandbox.Failure
+				if refused := errors.As(err, &f); refused != c.refused || refused && (f.Reason != sandbox.ReasonLimit || f.RetryAfter < limitRetry || !strings.Contains(f.Message, "3")) {
+					t.Errorf("%+v", err)
+				}
+				if fmt.Sprint(stopped) != c.stopped || dispatched != c.dispatched {
+					t.Errorf("%d dispatched, stopped %v; want %d, %s", dispatched, stopped, c.dispatched, c.stopped)
+				}
+				if !c.refused {
+					return
+				}
+				// It is asked again soon, however often there was no room.
+				var was *Flight
+				for range 5 {
+					time.Sleep(cfg.RetryMin + 1)
+					again := l.Wake("alice", false)
+					if again == was {
+						t.Error("a limit is remembered as a failure")
+					}
+					again.Wait(t.Context())
+					was = again
+				}
+			})
+		})
+	}
 }
 
 func TestRateOfStarts(t *testing.T) {

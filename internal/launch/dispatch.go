@@ -38,6 +38,9 @@ func (l *Launcher) dispatchOnce(ctx context.Context, f *Flight) (string, error) 
 		l.log.Info("following a start that is under way", "user", u, "job", live[0].ID)
 		return live[0].ID, l.stopOthers(ctx, u, live)
 	}
+	if err := l.room(ctx); err != nil {
+		return "", err
+	}
 	// A dead child keeps its token until it is collected, so the token must
 	// differ after each run; and two routers that see the same past must make the
 	// same one.
@@ -53,7 +56,11 @@ func (l *Launcher) dispatchOnce(ctx context.Context, f *Flight) (string, error) 
 	}
 	f.dispatched = true
 	l.log.Info("dispatched", "user", u, "job", resp.DispatchedJobID)
-	return l.keepOldest(ctx, u, resp.DispatchedJobID)
+	job, err := l.keepOldest(ctx, u, resp.DispatchedJobID)
+	if err != nil {
+		return "", err
+	}
+	return job, l.withdrawSurplus(ctx, job)
 }
 
 // refused gives a dispatch that Nomad did not take its class: what it answers
@@ -150,9 +157,7 @@ func (l *Launcher) children(ctx context.Context, u sandbox.User) (live []*nomad.
 		}
 		jobs = append(jobs, more...)
 	}
-	slices.SortFunc(jobs, func(a, b *nomad.JobListStub) int {
-		return cmp.Or(cmp.Compare(a.CreateIndex, b.CreateIndex), strings.Compare(a.ID, b.ID))
-	})
+	slices.SortFunc(jobs, oldest)
 	jobs = slices.CompactFunc(jobs, func(a, b *nomad.JobListStub) bool { return a.ID == b.ID })
 	ending := false
 	for _, j := range jobs {
@@ -169,6 +174,11 @@ func (l *Launcher) children(ctx context.Context, u sandbox.User) (live []*nomad.
 		return nil, last, errEnding
 	}
 	return live, last, nil
+}
+
+// oldest orders jobs the same way in every router.
+func oldest(a, b *nomad.JobListStub) int {
+	return cmp.Or(cmp.Compare(a.CreateIndex, b.CreateIndex), strings.Compare(a.ID, b.ID))
 }
 
 // errEnding: the user's last run has not ended yet. Nomad calls its job dead from

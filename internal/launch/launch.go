@@ -51,16 +51,17 @@ type Config struct {
 	// about one that was evicted and that Consul still shows; nil believes Consul.
 	Reach func(ctx context.Context, addr string) error
 
-	// MaxStarting is how many starts there are at a time; further ones queue.
-	// MaxSandboxes is how many sandboxes may live in all, and UserStarts how many
-	// starts one user has an hour. Zero is no limit.
-	MaxStarting, MaxSandboxes, UserStarts int
+	// MaxStarting is how many starts there are at a time; further ones queue, MaxQueued
+	// of them at most. MaxSandboxes is how many sandboxes may live in all, whoever
+	// started them, and UserStarts how many starts one user has an hour. Zero is no
+	// limit.
+	MaxStarting, MaxQueued, MaxSandboxes, UserStarts int
 }
 
 // DefaultConfig are the settings that a deployment rarely changes.
 func DefaultConfig() Config {
 	return Config{Job: "openclaw", StartTimeout: 3 * time.Minute, CapacityWait: 10 * time.Second, LockWait: 5 * time.Second,
-		RetryMin: 2 * time.Second, RetryAfter: time.Minute, MaxStarting: 64, UserStarts: 60}
+		RetryMin: 2 * time.Second, RetryAfter: time.Minute, MaxStarting: 64, MaxQueued: 1000, UserStarts: 60}
 }
 
 // Locator is where a started gateway turns up.
@@ -76,8 +77,6 @@ type Locator interface {
 	Learn(i catalog.Instance)
 	// Evict takes away what does not answer, for a while.
 	Evict(u sandbox.User, generation string)
-	// Len is how many users have a gateway.
-	Len() int
 }
 
 // maxCalls bounds how many flights talk to Consul and Nomad at once: their agents

@@ -29,6 +29,7 @@ type fakeNomad struct {
 	stop     func(job string)
 	allocs   func(job string) []*nomad.AllocationListStub
 	stream   func(w http.ResponseWriter, r *http.Request)
+	alive    func() int // live children of the job
 }
 
 func (f *fakeNomad) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -46,6 +47,8 @@ func (f *fakeNomad) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprint(w, "{}")
 	case strings.HasSuffix(path, "/allocations") && f.allocs != nil:
 		json.NewEncoder(w).Encode(f.allocs(job))
+	case strings.HasSuffix(path, "/summary") && f.alive != nil:
+		json.NewEncoder(w).Encode(nomad.JobSummary{Children: &nomad.JobChildrenSummary{Running: int64(f.alive()), Dead: 100}})
 	case strings.HasSuffix(path, "/evaluations"):
 		fmt.Fprint(w, "[]")
 	default:
@@ -60,7 +63,6 @@ type fakeLocator struct {
 	learn   func(catalog.Instance)
 	evict   func(generation string)
 	lookup  func() (catalog.Instance, bool)
-	len     func() int
 }
 
 var _ Locator = (*fakeLocator)(nil)
@@ -82,13 +84,6 @@ func (f *fakeLocator) Learn(i catalog.Instance) {
 	if f.learn != nil {
 		f.learn(i)
 	}
-}
-
-func (f *fakeLocator) Len() int {
-	if f.len == nil {
-		return 0
-	}
-	return f.len()
 }
 
 func (f *fakeLocator) Refresh(ctx context.Context, _ sandbox.User) error {

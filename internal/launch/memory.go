@@ -29,7 +29,8 @@ func (l *Launcher) remember(f *Flight, e *sandbox.Failure) {
 		return // it says nothing of the sandbox
 	}
 	pause := l.config.RetryMin
-	if was, ok := l.failed[f.User]; ok {
+	// A limit is not the sandbox's failure: there may be room in a moment.
+	if was, ok := l.failed[f.User]; ok && e.Reason != sandbox.ReasonLimit {
 		pause = 2 * was.pause
 	}
 	pause = min(pause, l.config.RetryAfter)

@@ -53,6 +53,8 @@ func ofFailure(f *sandbox.Failure) problem {
 		p.RetryAfter = max(retryCapacity, f.RetryAfter)
 	case f.Reason == sandbox.ReasonTooOften:
 		p.Status, p.Title, p.RetryAfter = http.StatusTooManyRequests, "Started too often", f.RetryAfter
+	case f.Reason == sandbox.ReasonQueueFull:
+		p.Status, p.Title, p.RetryAfter = http.StatusTooManyRequests, "Too many starts at once", f.RetryAfter
 	case f.Reason == sandbox.ReasonUnanswered:
 		p.Status, p.Title, p.RetryAfter = http.StatusBadGateway, unanswered.Title, max(retryOther, f.RetryAfter)
 	case f.Reason.Permanent():

@@ -200,7 +200,7 @@ func TestHeldCallers(t *testing.T) {
 		retry  string
 		after  time.Duration
 	}{sandbox.ReasonNoCapacity: {503, "10", 0}, sandbox.ReasonNotReady: {503, "5", 2 * time.Second}, sandbox.ReasonExited: {503, "40", 40 * time.Second},
-		sandbox.ReasonConfig: {500, "", 0}, sandbox.ReasonLimit: {503, "31", 30*time.Second + 1}, sandbox.ReasonTooOften: {429, "600", 10 * time.Minute}} {
+		sandbox.ReasonConfig: {500, "", 0}, sandbox.ReasonLimit: {503, "31", 30*time.Second + 1}, sandbox.ReasonTooOften: {429, "600", 10 * time.Minute}, sandbox.ReasonQueueFull: {429, "25", 25 * time.Second}} {
 		s.Wake("bob", true).(*flight).fail(&sandbox.Failure{Reason: reason, Message: "Because.", RetryAfter: want.after})
 		// A person's page says as much as a program's answer.
 		if resp, body := s.ask("GET", "bob.claw.test", "/", "", "Accept: text/html"); resp.StatusCode != want.status || resp.Header.Get("Retry-After") != want.retry || !strings.Contains(body, "Because.") {

@@ -38,6 +38,7 @@ const (
 	ReasonNotReady         Reason = "not_ready"         // the gateway was not ready in time
 	ReasonConfig           Reason = "config"            // the job or the plugin is configured wrongly
 	ReasonLimit            Reason = "limit"             // the operator's limit of sandboxes is reached
+	ReasonQueueFull        Reason = "queue_full"        // too many starts wait in line already
 	ReasonTooOften         Reason = "too_often"         // the user's starts of this hour are used up
 	ReasonUnanswered       Reason = "unanswered"        // it runs, and its gateway takes no connections
 	ReasonInternal         Reason = "internal"          // anything else

@@ -103,6 +103,7 @@ var titles = map[sandbox.Reason]string{
 	sandbox.ReasonUnanswered:       "Your sandbox does not answer",
 	sandbox.ReasonConfig:           "Not set up correctly",
 	sandbox.ReasonLimit:            "No room right now",
+	sandbox.ReasonQueueFull:        "Too many at once",
 	sandbox.ReasonTooOften:         "Started too often",
 	"":                             "Your sandbox could not be started",
 }
@@ -197,7 +198,7 @@ func at(p sandbox.Phase) int {
 // failedAt is the line that a reason belongs to, for a page that did not see how
 // far the start came. The reasons that are not here can befall any.
 var failedAt = map[sandbox.Reason]int{
-	sandbox.ReasonNoCapacity: 0, sandbox.ReasonConfig: 0, sandbox.ReasonLimit: 0, sandbox.ReasonTooOften: 0,
+	sandbox.ReasonNoCapacity: 0, sandbox.ReasonConfig: 0, sandbox.ReasonLimit: 0, sandbox.ReasonQueueFull: 0, sandbox.ReasonTooOften: 0,
 	sandbox.ReasonStoreUnreachable: 1, sandbox.ReasonStoreDenied: 1, sandbox.ReasonStateCorrupt: 1, sandbox.ReasonStateTooLarge: 1, sandbox.ReasonFenced: 1,
 	sandbox.ReasonExited: 2, sandbox.ReasonUnanswered: 2,
 }
