@@ -246,13 +246,21 @@ func TestHungConsul(t *testing.T) {
 func TestStreamGap(t *testing.T) {
 	kids := []*nomad.JobListStub{child("openclaw/dispatch-1", 8, "running")}
 	var lost atomic.Bool
+	looked := make(chan struct{})
+	look := sync.OnceFunc(func() { close(looked) })
 	n := &fakeNomad{
 		list: func() []*nomad.JobListStub { return kids },
 		stream: func(w http.ResponseWriter, r *http.Request) {
 			fmt.Fprintln(w, `{}`)
-			lost.Store(true) // and ends
+			w.(http.Flusher).Flush()
+			select {
+			case <-looked:
+				lost.Store(true) // and ends
+			case <-r.Context().Done():
+			}
 		},
 		allocs: func(string) []*nomad.AllocationListStub {
+			defer look()
 			a := &nomad.AllocationListStub{ID: "a1", NodeName: "n1", DesiredStatus: "run", ClientStatus: "pending", CreateIndex: 9}
 			if lost.Load() {
 				a.ClientStatus = "failed"

@@ -35,7 +35,24 @@ type Config struct {
 	ForwardedClient string
 	// Scheme is what browsers see: http or https.
 	Scheme string
+	// Active, if set, is told whenever a client does something: see Kind. It is
+	// called from many goroutines, for a WebSocket once per read of the connection,
+	// and must return at once.
+	Active func(user string, kind Kind)
 }
+
+// Kind is what a client does.
+type Kind uint8
+
+// The kinds. Whoever forwards a request says which of the first three it is.
+const (
+	KindCall       Kind = iota // a program's request
+	KindPage                   // a person opens a page
+	KindBackground             // a page's own requests, which a forgotten tab sends, too
+	// KindMessage is a frame of data that came over a WebSocket (RFC 6455 section 5.6),
+	// not a ping, pong or close, and nothing that the gateway sends.
+	KindMessage
+)
 
 // Target is the gateway that a request is for.
 type Target struct {
@@ -45,6 +62,8 @@ type Target struct {
 	// Base is the path below which the client sees the gateway, without a slash at
 	// its end; the request has lost it already. "" is the root.
 	Base string
+	// Kind is what the request is; only Config.Active asks for it.
+	Kind Kind
 }
 
 // Unreached is a gateway that could not be connected to: nothing was sent, so that
@@ -66,8 +85,9 @@ type Proxy struct {
 	readers sync.Pool // of *bufio.Reader
 	relay   *relay.Relay
 
-	mu    sync.Mutex       // guards pools
-	pools map[string]*pool // by user
+	mu      sync.Mutex          // guards what follows
+	pools   map[string]*pool    // by user
+	sockets map[string]*sockets // by user: what is relayed
 }
 
 // pool are the connections to a user's gateway, of one generation only.
@@ -92,7 +112,7 @@ const (
 
 // New returns a proxy.
 func New(c Config, log *slog.Logger) *Proxy {
-	p := &Proxy{config: c, log: log, pools: map[string]*pool{},
+	p := &Proxy{config: c, log: log, pools: map[string]*pool{}, sockets: map[string]*sockets{},
 		buffers: sync.Pool{New: func() any { b := make([]byte, bufferSize); return &b }},
 		headers: sync.Pool{New: func() any { return http.Header{} }},
 		readers: sync.Pool{New: func() any { return bufio.NewReader(nil) }},
@@ -108,6 +128,7 @@ func New(c Config, log *slog.Logger) *Proxy {
 // An error means that w has no answer yet: an *Unreached, or why the gateway gave
 // none that can be passed on.
 func (p *Proxy) Forward(w http.ResponseWriter, r *http.Request, t Target) error {
+	p.Note(t.User, t.Kind)
 	if !isUpgrade(r) {
 		return p.exchange(w, r, t)
 	}
@@ -137,10 +158,17 @@ func (p *Proxy) Forward(w http.ResponseWriter, r *http.Request, t Target) error 
 		rp.ModifyResponse = func(resp *http.Response) error { return rebase(resp, t.Base) }
 	}
 	if wantsWebSocket(r) {
-		p.relayUpgrade(rp, w)
+		p.relayUpgrade(rp, w, t)
 	}
 	rp.ServeHTTP(w, r)
 	return failed
+}
+
+// Note tells Config.Active what the client of a user's sandbox does.
+func (p *Proxy) Note(user string, kind Kind) {
+	if p.config.Active != nil {
+		p.config.Active(user, kind)
+	}
 }
 
 // unreached tells what another try may mend, a node that is away or a port that is
@@ -189,8 +217,8 @@ func (p *Proxy) clientIP(remote string) string {
 	return host
 }
 
-// pool is the pool of t's generation. Another generation of the user closes
-// the pool of the one before; pools that nobody used for a while go.
+// pool is the pool of t's generation. Another generation of the user closes the pool
+// of the one before and ends its WebSockets; pools that nobody used for a while go.
 func (p *Proxy) pool(t Target) *pool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -210,6 +238,7 @@ func (p *Proxy) pool(t Target) *pool {
 		DisableCompression: true, MaxResponseHeaderBytes: maxHead, WriteBufferSize: 16 << 10, ReadBufferSize: 16 << 10,
 	}}
 	p.pools[t.User] = made
+	p.endOthers(t)
 	return made
 }
 

@@ -57,8 +57,9 @@ const restartCode = 1012
 // the connection is not one to be used again, and hijacks the client's only when
 // the gateway has agreed: another answer is an ordinary one.
 type upgrade struct {
-	proxy *Proxy
-	w     http.ResponseWriter
+	proxy  *Proxy
+	w      http.ResponseWriter
+	target Target
 
 	conn   net.Conn // to the gateway, until the relay has it
 	reader *bufio.Reader
@@ -67,8 +68,8 @@ type upgrade struct {
 
 // relayUpgrade makes rp, which knows the rules for headers, errors and ordinary
 // answers, hand an upgraded connection to the relay.
-func (p *Proxy) relayUpgrade(rp *httputil.ReverseProxy, w http.ResponseWriter) {
-	u := &upgrade{proxy: p, w: w}
+func (p *Proxy) relayUpgrade(rp *httputil.ReverseProxy, w http.ResponseWriter, t Target) {
+	u := &upgrade{proxy: p, w: w, target: t}
 	rp.Transport = u
 	ordinary := rp.ModifyResponse
 	rp.ModifyResponse = func(resp *http.Response) error {
@@ -168,19 +169,25 @@ func (u *upgrade) relay(resp *http.Response) error {
 		client.Close()
 		return errRelayed
 	}
-	pair := relay.Pair{Client: client, Upstream: u.conn, FromClient: buffered(rw.Reader), FromUpstream: buffered(u.reader)}
+	s := &socket{target: u.target}
+	pair := relay.Pair{Client: client, Upstream: u.conn, FromClient: buffered(rw.Reader), FromUpstream: buffered(u.reader),
+		Done: func(error) { u.proxy.left(s) }}
+	if active := u.proxy.config.Active; active != nil {
+		pair.Activity = func() { active(s.target.User, KindMessage) }
+	}
 	tracked, ok := client.(handover)
 	if !ok {
-		u.proxy.relay.Start(pair)
+		s.session = u.proxy.relay.Start(pair)
 	} else if !tracked.HandOver(func(raw net.Conn, done func()) func() {
 		pair.Client = raw
-		pair.Done = func(error) { done() }
-		session := u.proxy.relay.Start(pair)
-		return func() { session.CloseWith(restartCode, "") }
+		pair.Done = func(error) { done(); u.proxy.left(s) }
+		s.session = u.proxy.relay.Start(pair)
+		return s.restart
 	}) {
 		client.Close()
 		return errRelayed
 	}
+	u.proxy.joined(s)
 	u.conn = nil // so that close leaves it
 	u.proxy.putReader(u.reader)
 	return errRelayed

@@ -156,13 +156,20 @@ type stack struct {
 	t     *testing.T
 	url   string
 	drain chan struct{}
+	acts  []string // what the proxy told of clients; mu guards it
+}
+
+func (s *stack) active(user string, kind proxy.Kind) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.acts = append(s.acts, user+" "+[...]string{"call", "page", "background", "message"}[kind])
 }
 
 func start(t *testing.T, m identity.Method, hold time.Duration) *stack {
 	t.Helper()
 	s := &stack{t: t, drain: make(chan struct{}), cluster: &cluster{users: map[sandbox.User]catalog.Instance{}, flights: map[sandbox.User]*flight{}, ready: true}}
 	log := slog.New(slog.DiscardHandler)
-	px := proxy.New(proxy.Config{DialTimeout: 5 * time.Second, IdleTimeout: 4 * time.Second, ForwardedClient: "192.0.2.1", Scheme: "http"}, log)
+	px := proxy.New(proxy.Config{DialTimeout: 5 * time.Second, IdleTimeout: 4 * time.Second, ForwardedClient: "192.0.2.1", Scheme: "http", Active: s.active}, log)
 	rt := New(Config{Domain: "claw.test", HoldTimeout: hold}, m, s, s, px, s.drain, log)
 	srv := httptest.NewServer(rt)
 	t.Cleanup(func() { srv.CloseClientConnections(); srv.Close(); px.Close() })

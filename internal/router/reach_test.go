@@ -149,3 +149,21 @@ func TestGatewayThatBreaksOff(t *testing.T) {
 		t.Errorf("%d wakes, %d evictions", s.wakes, s.evictions)
 	}
 }
+
+// What clients do is told with its kind; what the router answers itself is not.
+func TestActivity(t *testing.T) {
+	s := start(t, dev, time.Second)
+	s.land("alice", chattest.New(t, "alice"))
+	s.ask("GET", "alice.claw.test", "/v1/models", "")
+	s.ask("GET", "alice.claw.test", "/", "", page)
+	s.ask("GET", "alice.claw.test", "/x.js", "", "Sec-Fetch-Mode: no-cors", "Sec-Fetch-Site: same-origin")
+	s.ask("GET", "alice.claw.test", "/api/status", "")
+	s.ask("POST", "alice.claw.test", "/api/chat", `{"message":"x"}`, isJSON)
+	s.ask("GET", "bob.claw.test", "/", "", "Sec-Fetch-Mode: cors", "Sec-Fetch-Site: same-origin")
+	want := "alice call, alice page, alice background, alice call"
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if got := strings.Join(s.acts, ", "); got != want {
+		t.Errorf("told %s; want %s", got, want)
+	}
+}

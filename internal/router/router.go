@@ -142,7 +142,7 @@ func (rt *Router) serve(w http.ResponseWriter, r *http.Request, c call) {
 // carry proxies the request.
 func (rt *Router) carry(w http.ResponseWriter, r *http.Request, c call) {
 	err := rt.reach(w, r, c, func(i catalog.Instance) error {
-		return rt.proxy.Forward(w, r, proxy.Target{User: string(c.user), Generation: i.Generation, Addr: i.Addr, Base: c.base})
+		return rt.proxy.Forward(w, r, proxy.Target{User: string(c.user), Generation: i.Generation, Addr: i.Addr, Base: c.base, Kind: classify(r).active()})
 	})
 	if err != nil {
 		rt.log.Warn("a gateway does not answer", "user", c.user, "error", err)

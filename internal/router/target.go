@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"strings"
 
+	"openclaw-sandbox/internal/proxy"
 	"openclaw-sandbox/internal/sandbox"
 )
 
@@ -69,6 +70,11 @@ const (
 	kindPage                   // a person opens a page: may wake, sees the progress
 	kindBackground             // a page's own requests and reconnects: may not wake
 )
+
+// active is what a request says of its user's activity.
+func (k kind) active() proxy.Kind {
+	return [...]proxy.Kind{kindAPI: proxy.KindCall, kindPage: proxy.KindPage, kindBackground: proxy.KindBackground}[k]
+}
 
 // classify decides by Sec-Fetch-Mode and -Dest (every current browser sends them
 // to a secure or loopback origin), then by what older browsers and plain-HTTP
