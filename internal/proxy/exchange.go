@@ -8,6 +8,16 @@ import (
 	"openclaw-sandbox/internal/upstream"
 )
 
+// Guard makes up for what net/http does not tell a handler: a request in chunks may
+// have come with a Content-Length as well. Whoever is before this server may have
+// counted by that one, so that its connection must end with the answer (RFC 9112
+// section 6.1). A server calls it first for every request.
+func Guard(w http.ResponseWriter, r *http.Request) {
+	if len(r.TransferEncoding) > 0 && r.ProtoMajor == 1 {
+		w.Header().Set("Connection", "close")
+	}
+}
+
 // exchange forwards a request that is no upgrade. Its error is that of Forward.
 func (p *Proxy) exchange(w http.ResponseWriter, r *http.Request, t Target) error {
 	h := p.headers.Get().(http.Header)
@@ -25,8 +35,12 @@ func (p *Proxy) exchange(w http.ResponseWriter, r *http.Request, t Target) error
 		modify = func(resp *http.Response) error { return rebase(resp, t.Base) }
 	}
 	err := p.pool(t).exchanges.Serve(w, r, h, modify)
-	if err == nil || errors.Is(err, upstream.ErrGone) {
+	if err == nil {
 		return nil
+	}
+	if errors.Is(err, upstream.ErrGone) {
+		// A client that only ended what it sends would take silence for an empty 200.
+		panic(http.ErrAbortHandler)
 	}
 	if bad, ok := errors.AsType[*upstream.RequestError](err); ok {
 		http.Error(w, bad.Error(), bad.Status)

@@ -126,7 +126,8 @@ func New(c Config, log *slog.Logger) *Proxy {
 // with one of its sides, by a drain, or with the proxy.
 //
 // An error means that w has no answer yet: an *Unreached, or why the gateway gave
-// none that can be passed on.
+// none that can be passed on. It panics with http.ErrAbortHandler if the answer
+// breaks off, or if the client has gone.
 func (p *Proxy) Forward(w http.ResponseWriter, r *http.Request, t Target) error {
 	p.Note(t.User, t.Kind)
 	if !isUpgrade(r) {
@@ -148,8 +149,8 @@ func (p *Proxy) Forward(w http.ResponseWriter, r *http.Request, t Target) error 
 			}
 		},
 		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
-			if r.Context().Err() != nil || errors.Is(err, errRelayed) {
-				return // the client is gone, or has its answer
+			if errors.Is(err, errRelayed) {
+				return // the client has its answer
 			}
 			failed = err
 		},
@@ -161,6 +162,9 @@ func (p *Proxy) Forward(w http.ResponseWriter, r *http.Request, t Target) error 
 		p.relayUpgrade(rp, w, t)
 	}
 	rp.ServeHTTP(w, r)
+	if failed != nil && r.Context().Err() != nil {
+		panic(http.ErrAbortHandler) // the client is gone: see exchange
+	}
 	return failed
 }
 

@@ -35,6 +35,7 @@ func front(t *testing.T, c Config, target func() Target) *httptest.Server {
 // forward answers with 502 what the proxy does not, and with 503 what was not sent.
 func forward(p *Proxy, target func() Target) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		Guard(w, r)
 		var lost *Unreached
 		switch err := p.Forward(w, r, target()); {
 		case errors.As(err, &lost):

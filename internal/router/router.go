@@ -76,6 +76,7 @@ type call struct {
 }
 
 func (rt *Router) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	proxy.Guard(w, r)
 	switch r.URL.Path {
 	case "/health", "/_sandbox/healthz":
 		answer(w, http.StatusOK, map[string]any{"ok": true, "status": "live"})

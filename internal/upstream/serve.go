@@ -238,6 +238,9 @@ func (x *exchange) closeClient() {
 func (x *exchange) passHead(resp *http.Response) int {
 	h := x.w.Header()
 	copyHeader(h, resp.Header)
+	if _, ok := h["Content-Type"]; !ok {
+		h["Content-Type"] = nil // or net/http would guess one
+	}
 	x.closeClient()
 	announced := 0
 	if resp.ContentLength < 0 {
