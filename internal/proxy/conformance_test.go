@@ -130,6 +130,17 @@ The router adds no Via (RFC 9110 section 7.6.3 asks for it): it is the gateway's
 		}
 		was = c.section
 	}
+	b.WriteString("\n## WebSockets\n\nOnce both ends have switched, frames pass byte for byte in both directions; whether they may be sent is for the ends to judge.\n" +
+		"Compression, subprotocols and close codes are what the ends agree on. A reader that does not read holds its writer back; the router takes\n" +
+		"64 KiB per direction, and the kernel what its socket buffers hold.\n\n| RFC | what passes as it is |\n|---|---|\n")
+	was = ""
+	for _, c := range frames {
+		fmt.Fprintf(&b, "| %s | %s |\n", c.section, c.rule)
+		if older(c.section, was) {
+			t.Errorf("%s comes after %s", c.section, was)
+		}
+		was = c.section
+	}
 	if *update {
 		if err := os.WriteFile(path, []byte(b.String()), 0o644); err != nil {
 			t.Fatal(err)
