@@ -141,7 +141,7 @@ func TestDeadReceiverIsHeardToItsEnd(t *testing.T) {
 	every(t, func(t *testing.T, o Options) {
 		w := connect(t, o, func(p *Pair) { p.Client.(*net.TCPConn).SetWriteBuffer(64 << 10) })
 		w.client.SetReadBuffer(64 << 10)
-		all := frames(32 << 20)
+		all := frames(16 << 20)
 		w.upstream.SetWriteDeadline(time.Now().Add(300 * time.Millisecond))
 		sent, err := w.upstream.Write(all)
 		if !errors.Is(err, os.ErrDeadlineExceeded) {

@@ -112,6 +112,9 @@ func TestScannerSplitAnywhere(t *testing.T) {
 	for _, size := range []int{0, 1, 125, 126, 300, 65535, 65536} {
 		for _, masked := range []bool{false, true} {
 			for _, opcode := range []byte{0, 1, 2, 8, 9, 10} {
+				if size > 1000 && opcode != 2 && opcode != 9 {
+					continue // no other head, and slow to compare
+				}
 				one := frame(opcode, size, masked)
 				stream := append(append(bytes.Clone(one), frame(9, 3, masked)...), one...)
 				if len(stream) < 1000 {

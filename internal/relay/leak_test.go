@@ -99,7 +99,7 @@ func TestManyPairs(t *testing.T) {
 		t.Cleanup(r.Close)
 		var wg sync.WaitGroup
 		base := frames(1 << 20)
-		for i := range 30 {
+		for i := range 12 {
 			w := join(t, r, nil)
 			for way, ends := range [][2]*net.TCPConn{{w.client, w.upstream}, {w.upstream, w.client}} {
 				all := bytes.Clone(base)

@@ -184,8 +184,8 @@ func transferBoth(t *testing.T, o Options, stream func(size int) []byte) {
 			}
 		})
 	}
-	carry(w.client, w.upstream, 20<<20)
-	carry(w.upstream, w.client, 20<<20+77)
+	carry(w.client, w.upstream, 6<<20)
+	carry(w.upstream, w.client, 6<<20+77)
 	wg.Wait()
 	if err := w.end(t); err != nil {
 		t.Errorf("ended with %v", err)
@@ -310,11 +310,11 @@ func TestSlowReaderIsBounded(t *testing.T) {
 				c.SetReadBuffer(64 << 10)
 				c.SetWriteBuffer(64 << 10)
 			}
-			all := frames(8 << 20)
+			all := frames(4 << 20)
 			size := len(all)
 			sent := 0
 			for { // until nothing moves any more
-				a.SetWriteDeadline(time.Now().Add(300 * time.Millisecond))
+				a.SetWriteDeadline(time.Now().Add(100 * time.Millisecond))
 				n, err := a.Write(all[sent:])
 				sent += n
 				if errors.Is(err, os.ErrDeadlineExceeded) && n == 0 {
