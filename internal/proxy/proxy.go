@@ -197,10 +197,11 @@ func (p *Proxy) SetIdentity(h http.Header, in *http.Request, user string) {
 			delete(h, name)
 		}
 	}
-	h.Set("X-Forwarded-For", p.clientIP(in.RemoteAddr))
-	h.Set("X-Forwarded-Host", in.Host)
-	h.Set("X-Forwarded-Proto", p.config.Scheme)
-	h.Set("X-Forwarded-User", user)
+	v := [...]string{p.clientIP(in.RemoteAddr), in.Host, p.config.Scheme, user} // one allocation
+	h["X-Forwarded-For"] = v[0:1:1]
+	h["X-Forwarded-Host"] = v[1:2:2]
+	h["X-Forwarded-Proto"] = v[2:3:3]
+	h["X-Forwarded-User"] = v[3:4:4]
 }
 
 // claims tells whether a header's name is one that only the router may set.
