@@ -34,7 +34,7 @@ var stopped = problem{Status: http.StatusServiceUnavailable, Title: "Stopped", R
 	Detail: "The sandbox is stopped. Reload the page to wake it."}
 
 var (
-	// starting is what a request gets that was held for as long as it may.
+	// starting is what a request gets that was held for as long as it may, or may not be.
 	starting = problem{Status: http.StatusServiceUnavailable, Title: "Still starting", RetryAfter: retryStarting,
 		Detail: "The sandbox is starting and takes longer than this request may wait; try again."}
 	// unanswered is what a request gets whose gateway gave no answer, or none that can

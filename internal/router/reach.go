@@ -45,6 +45,10 @@ func (rt *Router) reach(w http.ResponseWriter, r *http.Request, c call, try func
 		rt.progressPage(w, r, c, rt.launcher.Wake(c.user, false))
 		return nil
 	case kindBackground:
+		if f, ok := rt.launcher.Flight(c.user); ok && !over(f) {
+			rt.refuse(w, r, starting)
+			return nil
+		}
 		rt.refuse(w, r, stopped)
 		return nil
 	}

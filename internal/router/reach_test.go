@@ -113,6 +113,9 @@ func TestGatewayStaysAway(t *testing.T) {
 	if resp, body := s.ask("GET", "alice.claw.test", "/", "", page); resp.StatusCode != 503 || !strings.Contains(body, "Waking your sandbox") {
 		t.Errorf("a page: %s %.200s, want the progress page", resp.Status, body)
 	}
+	if _, body := s.ask("GET", "alice.claw.test", "/", "", "Sec-Fetch-Mode: cors"); !strings.Contains(body, "Still starting") {
+		t.Errorf("a background request meanwhile: %s", body)
+	}
 	s.woken(t, "alice").fail(&sandbox.Failure{Reason: sandbox.ReasonUnanswered, Message: "Its port is closed."})
 	for _, header := range []string{page, isJSON} {
 		if resp, body := s.ask("GET", "alice.claw.test", "/", "", header); resp.StatusCode != 502 || !strings.Contains(body, "does not answer") || !strings.Contains(body, "Its port is closed.") {
