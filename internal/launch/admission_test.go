@@ -228,6 +228,11 @@ func TestLimitOfSandboxes(t *testing.T) {
 				if !c.refused {
 					return
 				}
+				l.mu.Lock()
+				if left := l.starts["alice"].left; left < float64(cfg.UserStarts) {
+					t.Errorf("%v starts of this hour are left, though there was none", left)
+				}
+				l.mu.Unlock()
 				// It is asked again soon, however often there was no room.
 				var was *Flight
 				for range 5 {

@@ -60,7 +60,11 @@ func (l *Launcher) dispatchOnce(ctx context.Context, f *Flight) (string, error) 
 	if err != nil {
 		return "", err
 	}
-	return job, l.withdrawSurplus(ctx, job)
+	if err := l.withdrawSurplus(ctx, job); err != nil {
+		f.dispatched = false // nothing came of it
+		return "", err
+	}
+	return job, nil
 }
 
 // refused gives a dispatch that Nomad did not take its class: what it answers

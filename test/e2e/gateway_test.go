@@ -40,11 +40,6 @@ func dial(t *testing.T, r router, user string) *session {
 		h.Set("Authorization", "Bearer "+r.token)
 	}
 	conn, resp, err := (&websocket.Dialer{}).DialContext(ctx, "ws://"+r.addr+"/", h)
-	for err != nil && resp != nil && resp.StatusCode == http.StatusBadGateway && resp.Header.Get("Retry-After") != "" && ctx.Err() == nil {
-		// The router does not know yet that the gateway has ended, and says to come again.
-		time.Sleep(pollPause)
-		conn, resp, err = (&websocket.Dialer{}).DialContext(ctx, "ws://"+r.addr+"/", h)
-	}
 	if err != nil {
 		status := "no answer"
 		if resp != nil {

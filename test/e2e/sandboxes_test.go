@@ -62,15 +62,6 @@ func (s *stack) stop(t *testing.T, user string) {
 	eventually(t, time.Minute, "deregistration of "+user, func() bool { return s.passing(user) == nil })
 }
 
-func (s *stack) waitGone(t *testing.T, user, generation string) {
-	t.Helper()
-	eventually(t, time.Minute, "end of generation "+generation, func() bool {
-		e := s.passing(user)
-		a, _, err := s.Nomad.Client().Allocations().Info(generation, nil)
-		return err == nil && (e == nil || e.Service.Meta["generation"] != generation || len(a.TaskStates["gateway"].Events) > 0 && a.TaskStates["gateway"].Restarts > 0)
-	})
-}
-
 // waitSaved waits until what was there at that moment is committed: a snapshot came
 // so much later that it was begun later too, or, if nothing changed any more, the
 // driver had the time that it promises.

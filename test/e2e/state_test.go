@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"io/fs"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -38,7 +39,14 @@ func TestStateSurvives(t *testing.T) {
 	for _, pid := range s.gatewayProcesses(t, after) {
 		kill9(t, pid)
 	}
-	s.waitGone(t, "erin", after)
+	// What is asked now is held until Nomad has started it again, in the same place.
+	resp := s.get(t, s.dev, "erin", "/v1/models", nil)
+	if body := readAll(t, resp); resp.StatusCode != http.StatusOK {
+		t.Errorf("a call right after kill -9: %s %.300s", resp.Status, body)
+	}
+	if now := s.waitPassing(t, "erin").Service.Meta["generation"]; now != after {
+		t.Errorf("generation %s after kill -9, want %s again", now, after)
+	}
 	third := dial(t, s.dev, "erin")
 	for _, word := range []string{"aubergine", "bergamot"} {
 		if h := third.history(); !strings.Contains(h, word) {
