@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"io"
 	"net/http"
 	"strings"
 	"testing"
@@ -234,5 +235,26 @@ func TestReadiness(t *testing.T) {
 	}
 	if resp, _ := s.ask("GET", "10.0.0.1:8080", "/_sandbox/healthz", ""); resp.StatusCode != 200 {
 		t.Errorf("healthz while draining: %s", resp.Status)
+	}
+}
+
+// What the router answers itself ends the connection of a request in chunks, too.
+func TestChunkedRequestIsTheLast(t *testing.T) {
+	s := start(t, dev, time.Second)
+	s.land("alice", chattest.New(t, "alice"))
+	for _, host := range []string{"evil.test", "alice.claw.test"} {
+		r, err := http.NewRequest("POST", s.url+"/x", struct{ io.Reader }{strings.NewReader("body")}) // of no known length
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Host = host
+		resp, err := http.DefaultTransport.RoundTrip(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if !resp.Close {
+			t.Errorf("%s: %s, and the connection stays", host, resp.Status)
+		}
 	}
 }
