@@ -109,6 +109,8 @@ func (l *Launcher) withdrawSurplus(ctx context.Context, job string) error {
 	if n, err := l.alive(ctx); err != nil || n <= l.config.MaxSandboxes {
 		return err
 	}
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
 	q := (&nomad.QueryOptions{Namespace: l.config.Namespace, Prefix: l.config.children(), Filter: `Status != "dead"`}).WithContext(ctx)
 	jobs, _, err := l.nomad.Jobs().List(q)
 	if err != nil {
