@@ -1,0 +1,154 @@
+// Package rig is one real router, with a real Consul, before a stub gateway: what
+// the router's benchmark and its soak test stand on.
+package rig
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"syscall"
+	"time"
+
+	consul "github.com/hashicorp/consul/api"
+
+	"openclaw-sandbox/internal/catalog"
+	"openclaw-sandbox/internal/devcluster"
+)
+
+const (
+	// readyLimit bounds a start of the router.
+	readyLimit = 30 * time.Second
+	// stopLimit bounds its end, before it is killed.
+	stopLimit = 20 * time.Second
+)
+
+// Route registers the gateway of a user at addr (host:port), as Nomad would, and
+// returns when Consul has it.
+func Route(ctx context.Context, c *devcluster.Consul, user, addr string) error {
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return err
+	}
+	n, err := strconv.Atoi(port)
+	if err != nil {
+		return err
+	}
+	name := catalog.DefaultConfig().Service
+	if err := c.Client().Agent().ServiceRegisterOpts(&consul.AgentServiceRegistration{ID: "gateway-" + user, Name: name, Address: host, Port: n,
+		Meta: map[string]string{"user": user, "generation": "g1-" + user, "node": "rig"}}, consul.ServiceRegisterOpts{}.WithContext(ctx)); err != nil {
+		return fmt.Errorf("register the gateway: %w", err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, readyLimit)
+	defer cancel()
+	q := (&consul.QueryOptions{WaitTime: time.Second}).WithContext(ctx)
+	for {
+		entries, meta, err := c.Client().Health().Service(name, "", true, q)
+		if err != nil {
+			return fmt.Errorf("see the gateway registered: %w", err)
+		}
+		for _, e := range entries {
+			if e.Service.Meta["user"] == user {
+				return nil
+			}
+		}
+		q.WaitIndex = meta.LastIndex
+	}
+}
+
+// Router is one router process.
+type Router struct {
+	Addr    string // host:port of its listener
+	Metrics string // of /metrics
+	Pid     int
+	cmd     *exec.Cmd
+	ended   chan error
+	log     string
+}
+
+// StartRouter starts the binary with a config of its own in dir, which must exist,
+// and returns when it has its view of Consul. identity is HCL: who may enter.
+func StartRouter(ctx context.Context, bin, dir, identity string, c *devcluster.Consul) (*Router, error) {
+	addrs, err := FreeAddrs(3)
+	if err != nil {
+		return nil, err
+	}
+	r := &Router{Addr: addrs[0], Metrics: addrs[1], ended: make(chan error, 1), log: filepath.Join(dir, "router.log")}
+	// Nothing wakes here, so there is no Nomad.
+	text := fmt.Sprintf("listen = %q\nmetrics_listen = %q\ndrain_delay = \"0s\"\ndrain_timeout = \"5s\"\n%s\nconsul { address = %q }\nnomad { address = %q }\n",
+		r.Addr, r.Metrics, identity, c.Addr, "http://"+addrs[2])
+	file := filepath.Join(dir, "router.hcl")
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		return nil, err
+	}
+	log, err := os.Create(r.log)
+	if err != nil {
+		return nil, err
+	}
+	defer log.Close()
+	r.cmd = exec.Command(bin, "-config", file)
+	r.cmd.Stdout, r.cmd.Stderr = log, log
+	r.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if err := r.cmd.Start(); err != nil {
+		return nil, fmt.Errorf("start the router: %w", err)
+	}
+	r.Pid = r.cmd.Process.Pid
+	go func() { r.ended <- r.cmd.Wait() }()
+	ctx, cancel := context.WithTimeout(ctx, readyLimit)
+	defer cancel()
+	for !answers(ctx, "http://"+r.Addr+"/_sandbox/readyz") {
+		select {
+		case err := <-r.ended:
+			r.ended <- err
+			return nil, fmt.Errorf("the router ended: %w; see %s", err, r.log)
+		case <-ctx.Done():
+			return nil, fmt.Errorf("the router is not ready: %w", ctx.Err())
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+	return r, nil
+}
+
+// Stop drains the router.
+func (r *Router) Stop() error {
+	r.cmd.Process.Signal(syscall.SIGTERM)
+	select {
+	case err := <-r.ended:
+		return err
+	case <-time.After(stopLimit):
+		r.cmd.Process.Kill()
+		<-r.ended
+		return fmt.Errorf("the router did not end within %s", stopLimit)
+	}
+}
+
+func answers(ctx context.Context, url string) bool {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return false
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return false
+	}
+	resp.Body.Close()
+	return resp.StatusCode == http.StatusOK
+}
+
+// FreeAddrs are n addresses of 127.0.0.1 that nobody listens on.
+func FreeAddrs(n int) ([]string, error) {
+	var all []string
+	for range n {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return nil, fmt.Errorf("find a free port: %w", err)
+		}
+		defer l.Close() // all at the end, so that no two are the same
+		all = append(all, l.Addr().String())
+	}
+	return all, nil
+}
