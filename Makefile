@@ -23,12 +23,24 @@ test: ## unit, integration and end-to-end tests, with the race detector
 .PHONY: bench
 bench: tools build ## measure, and write the tables into docs/benchmarks.md (root; ROUNDS=5)
 	go run ./test/bench/start -rounds $(ROUNDS) -out docs/benchmarks.md
+	go run ./test/bench/wake -out docs/benchmarks.md
 	go run ./test/bench/catalog -out docs/benchmarks.md
 
 .PHONY: bench-state
 bench-state: ## measure restores and saves beside other programs, likewise (ROUNDS=5)
 	@tools/install --bench-state
 	go run ./test/bench/state -rounds $(ROUNDS) -out docs/benchmarks.md
+
+.PHONY: bench-router
+bench-router: ## measure the router beside nginx, haproxy, Caddy and others, likewise (ROUNDS=5)
+	@tools/install --bench-router
+	go build -o bin/sandbox-router ./cmd/sandbox-router
+	go run ./test/bench/router -rounds $(ROUNDS) -out docs/benchmarks.md
+
+.PHONY: soak
+soak: ## 10,000 idle and 200 busy WebSockets with churn, for some minutes, through one router
+	@tools/install
+	SOAK=full go test -count=1 -v -timeout 30m ./test/soak
 
 .PHONY: check
 check: ## formatting, vet, file sizes, config example

@@ -13,8 +13,12 @@ import (
 // StreamPause is how long the stub's event stream lasts after its one event.
 const StreamPause = 3 * time.Millisecond
 
+// Bye is the message after which the stub closes a WebSocket.
+const Bye = "bye"
+
 // Gateway is a stub of a gateway: /bytes?n=N answers with N bytes, /stream sends one
-// event at once and ends StreamPause later, /echo is a WebSocket that echoes.
+// event at once and ends StreamPause later, /echo is a WebSocket that echoes until it
+// is told Bye.
 func Gateway() http.Handler {
 	body := strings.Repeat("x", 1<<20)
 	up := websocket.Upgrader{ReadBufferSize: 1 << 10, WriteBufferSize: 1 << 10, WriteBufferPool: bufferPool,
@@ -51,7 +55,7 @@ func Gateway() http.Handler {
 	return mux
 }
 
-// echo sends back each message until the client is gone.
+// echo sends back each message until the client is gone, or says Bye.
 func echo(c *websocket.Conn) {
 	var buf []byte
 	for {
@@ -62,7 +66,7 @@ func echo(c *websocket.Conn) {
 		if buf, err = appendAll(buf[:0], r); err != nil {
 			return
 		}
-		if c.WriteMessage(kind, buf) != nil {
+		if string(buf) == Bye || c.WriteMessage(kind, buf) != nil {
 			return
 		}
 	}

@@ -1,5 +1,5 @@
 // Package rig is one real router, with a real Consul, before a stub gateway: what
-// the router's benchmark and its soak test stand on.
+// the benchmarks of the router and its soak test stand on.
 package rig
 
 import (
@@ -70,18 +70,28 @@ type Router struct {
 	log     string
 }
 
-// StartRouter starts the binary with a config of its own in dir, which must exist,
-// and returns when it has its view of Consul. identity is HCL: who may enter.
-func StartRouter(ctx context.Context, bin, dir, identity string, c *devcluster.Consul) (*Router, error) {
+// Options of a router.
+type Options struct {
+	Bin      string // the binary
+	Dir      string // for its config and log; it must exist
+	Identity string // HCL: who may enter
+	Consul   string // host:port
+	Nomad    string // host:port; empty where nothing wakes
+}
+
+// StartRouter starts a router and returns when it has its view of Consul.
+func StartRouter(ctx context.Context, o Options) (*Router, error) {
 	addrs, err := FreeAddrs(3)
 	if err != nil {
 		return nil, err
 	}
-	r := &Router{Addr: addrs[0], Metrics: addrs[1], ended: make(chan error, 1), log: filepath.Join(dir, "router.log")}
-	// Nothing wakes here, so there is no Nomad.
+	r := &Router{Addr: addrs[0], Metrics: addrs[1], ended: make(chan error, 1), log: filepath.Join(o.Dir, "router.log")}
+	if o.Nomad == "" {
+		o.Nomad = addrs[2] // where nobody listens
+	}
 	text := fmt.Sprintf("listen = %q\nmetrics_listen = %q\ndrain_delay = \"0s\"\ndrain_timeout = \"5s\"\n%s\nconsul { address = %q }\nnomad { address = %q }\n",
-		r.Addr, r.Metrics, identity, c.Addr, "http://"+addrs[2])
-	file := filepath.Join(dir, "router.hcl")
+		r.Addr, r.Metrics, o.Identity, o.Consul, "http://"+o.Nomad)
+	file := filepath.Join(o.Dir, "router.hcl")
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		return nil, err
 	}
@@ -90,7 +100,7 @@ func StartRouter(ctx context.Context, bin, dir, identity string, c *devcluster.C
 		return nil, err
 	}
 	defer log.Close()
-	r.cmd = exec.Command(bin, "-config", file)
+	r.cmd = exec.Command(o.Bin, "-config", file)
 	r.cmd.Stdout, r.cmd.Stderr = log, log
 	r.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := r.cmd.Start(); err != nil {

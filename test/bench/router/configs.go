@@ -2,7 +2,7 @@ package main
 
 // The peers' settings: what their manuals advise for many connections to one
 // upstream, and what makes them do the same work: keep connections to it, pass
-// upgrades, tell it who asks, write no log.
+// upgrades and event streams as they come, tell it who asks, write no log.
 
 const nginxConf = `
 daemon off;
@@ -55,6 +55,7 @@ defaults
 	mode http
 	option forwardfor
 	option http-keep-alive
+	option http-no-delay
 	http-reuse always
 	timeout connect 5s
 	timeout client 1h

@@ -71,7 +71,8 @@ func ours(ctx context.Context, bin, dir, upstream string, consul *devcluster.Con
 	if err := rig.Route(ctx, consul, user, upstream); err != nil {
 		return nil, err
 	}
-	r, err := rig.StartRouter(ctx, filepath.Join(bin, "sandbox-router"), dir, fmt.Sprintf("identity \"token\" {\n token %q {\n sha256 = %q\n }\n}", user, sum(token)), consul)
+	r, err := rig.StartRouter(ctx, rig.Options{Bin: filepath.Join(bin, "sandbox-router"), Dir: dir, Consul: consul.Addr,
+		Identity: fmt.Sprintf("identity \"token\" {\n token %q {\n sha256 = %q\n }\n}", user, sum(token))})
 	if err != nil {
 		return nil, err
 	}
