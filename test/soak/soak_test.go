@@ -32,7 +32,7 @@ type size struct {
 }
 
 var (
-	short = size{idle: 1000, busy: 50, churn: 250, rounds: 6, echoes: 2_000}
+	short = size{idle: 1000, busy: 50, churn: 300, rounds: 8, echoes: 2_000}
 	full  = size{idle: 10_000, busy: 200, churn: 5_000, rounds: 60, echoes: 50_000}
 )
 
@@ -81,7 +81,9 @@ func TestWebSocketsComeAndGo(t *testing.T) {
 	t.Logf("at first: %v; with %d WebSockets: %v", base, open, level)
 	var high levels
 	for round := range s.rounds {
-		idle.churn(t, s.churn, round)
+		idle.end(t, s.churn, round)
+		r.settle(t, open-s.churn, levels{descriptors: level.descriptors - 2*s.churn + slackDescriptors, goroutines: level.goroutines + slackGoroutines})
+		idle.fill(t)
 		busy.await(t, s.echoes)
 		now := r.settle(t, open, levels{descriptors: level.descriptors + slackDescriptors, goroutines: level.goroutines + slackGoroutines})
 		if round < s.rounds/2 {
@@ -175,8 +177,8 @@ func (c *clients) fill(t *testing.T) {
 	}
 }
 
-// churn closes n, in each of the ways in which a WebSocket may end, and opens others.
-func (c *clients) churn(t *testing.T, n, round int) {
+// end closes n, in each of the ways in which a WebSocket may end.
+func (c *clients) end(t *testing.T, n, round int) {
 	t.Helper()
 	for k := range n {
 		i := (round*n + k) % len(c.conns)
@@ -199,7 +201,6 @@ func (c *clients) churn(t *testing.T, n, round int) {
 		}
 		conn.Close()
 	}
-	c.fill(t)
 }
 
 func (c *clients) closeAll() {
