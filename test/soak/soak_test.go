@@ -33,7 +33,7 @@ type size struct {
 
 var (
 	short = size{idle: 1000, busy: 50, churn: 300, rounds: 8, echoes: 2_000}
-	full  = size{idle: 10_000, busy: 200, churn: 5_000, rounds: 60, echoes: 50_000}
+	full  = size{idle: 10_000, busy: 200, churn: 5_000, rounds: 20, echoes: 50_000}
 )
 
 // The bounds. A round of churn must not cost a descriptor or a goroutine that stays;
@@ -79,7 +79,7 @@ func TestWebSocketsComeAndGo(t *testing.T) {
 	begin := time.Now()
 	level := r.settle(t, open, levels{descriptors: base.descriptors + 2*open + slackDescriptors, goroutines: base.goroutines + slackGoroutines})
 	t.Logf("at first: %v; with %d WebSockets: %v", base, open, level)
-	var high levels
+	high := level
 	for round := range s.rounds {
 		idle.end(t, s.churn, round)
 		r.settle(t, open-s.churn, levels{descriptors: level.descriptors - 2*s.churn + slackDescriptors, goroutines: level.goroutines + slackGoroutines})
@@ -180,26 +180,35 @@ func (c *clients) fill(t *testing.T) {
 // end closes n, in each of the ways in which a WebSocket may end.
 func (c *clients) end(t *testing.T, n, round int) {
 	t.Helper()
+	var g errgroup.Group
+	g.SetLimit(dialers)
 	for k := range n {
 		i := (round*n + k) % len(c.conns)
 		conn := c.conns[i]
 		c.conns[i] = nil
-		switch k % 4 {
-		case 0: // as the protocol has it
-			conn.WriteControl(websocket.CloseMessage, websocket.FormatCloseMessage(websocket.CloseNormalClosure, ""), time.Now().Add(limit))
-		case 1: // the client's process ends
-		case 2: // the client's machine forgets it
-			conn.NetConn().(*net.TCPConn).SetLinger(0)
-		case 3: // the gateway ends it
-			conn.WriteMessage(websocket.TextMessage, []byte(rig.Bye))
-			conn.SetReadDeadline(time.Now().Add(limit))
-			if _, _, err := conn.ReadMessage(); err == nil {
-				t.Error("the gateway's end of a WebSocket did not reach the client")
-			} else if e, ok := err.(net.Error); ok && e.Timeout() {
-				t.Errorf("the gateway's end of a WebSocket did not reach the client: %v", err)
+		g.Go(func() error {
+			defer conn.Close()
+			switch k % 4 {
+			case 0: // as the protocol has it
+				return conn.WriteControl(websocket.CloseMessage, websocket.FormatCloseMessage(websocket.CloseNormalClosure, ""), time.Now().Add(limit))
+			case 1: // the client's process ends
+			case 2: // the client's machine forgets it
+				return conn.NetConn().(*net.TCPConn).SetLinger(0)
+			case 3: // the gateway ends it
+				conn.SetReadDeadline(time.Now().Add(limit))
+				if err := conn.WriteMessage(websocket.TextMessage, []byte(rig.Bye)); err != nil {
+					return err
+				}
+				_, _, err := conn.ReadMessage()
+				if late, ok := err.(net.Error); err == nil || ok && late.Timeout() {
+					return fmt.Errorf("the gateway's end of a WebSocket did not reach the client: %v", err)
+				}
 			}
-		}
-		conn.Close()
+			return nil
+		})
+	}
+	if err := g.Wait(); err != nil {
+		t.Fatal(err)
 	}
 }
 
