@@ -1,10 +1,10 @@
 package rig
 
 import (
+	"bytes"
 	"io"
 	"net/http"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/gorilla/websocket"
@@ -20,7 +20,7 @@ const Bye = "bye"
 // event at once and ends StreamPause later, /echo is a WebSocket that echoes until it
 // is told Bye.
 func Gateway() http.Handler {
-	body := strings.Repeat("x", 1<<20)
+	body := bytes.Repeat([]byte("x"), 1<<20)
 	up := websocket.Upgrader{ReadBufferSize: 1 << 10, WriteBufferSize: 1 << 10, WriteBufferPool: bufferPool,
 		CheckOrigin: func(*http.Request) bool { return true }}
 	mux := http.NewServeMux()
@@ -32,7 +32,7 @@ func Gateway() http.Handler {
 		}
 		w.Header().Set("Content-Type", "application/octet-stream")
 		w.Header().Set("Content-Length", strconv.Itoa(n))
-		io.WriteString(w, body[:n])
+		w.Write(body[:n])
 	})
 	mux.HandleFunc("/stream", func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "text/event-stream")

@@ -126,7 +126,7 @@ type getter struct {
 	net.Conn
 	r       *bufio.Reader
 	request []byte
-	n       int64
+	body    []byte // read at once, so that this side is no brake
 }
 
 func dialHTTP(addr, path string, n int) (*getter, error) {
@@ -138,7 +138,7 @@ func dialHTTP(addr, path string, n int) (*getter, error) {
 	for name, v := range header() {
 		req = fmt.Appendf(req, "%s: %s\r\n", name, v[0])
 	}
-	return &getter{Conn: c, r: bufio.NewReaderSize(c, 16<<10), request: append(req, "\r\n"...), n: int64(n)}, nil
+	return &getter{Conn: c, r: bufio.NewReaderSize(c, 16<<10), request: append(req, "\r\n"...), body: make([]byte, n+1)}, nil
 }
 
 func (g *getter) do() error {
@@ -149,11 +149,11 @@ func (g *getter) do() error {
 	if err != nil {
 		return err
 	}
-	n, err := io.Copy(io.Discard, resp.Body)
-	if err == nil && (resp.StatusCode != http.StatusOK || n != g.n) {
-		err = fmt.Errorf("%s with %d bytes, want %d", resp.Status, n, g.n)
+	n, err := io.ReadFull(resp.Body, g.body)
+	if err != io.ErrUnexpectedEOF || n != len(g.body)-1 || resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("%s with %d bytes, want %d: %w", resp.Status, n, len(g.body)-1, err)
 	}
-	return err
+	return nil
 }
 
 // first is the time until the first byte of a stream is there; the rest is read too.
