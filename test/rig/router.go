@@ -52,7 +52,7 @@ func Route(ctx context.Context, c *devcluster.Consul, user, addr string) error {
 			return fmt.Errorf("see the gateway registered: %w", err)
 		}
 		for _, e := range entries {
-			if e.Service.Meta["user"] == user {
+			if e.Service.Meta["user"] == user && e.Service.Port == n {
 				return nil
 			}
 		}
