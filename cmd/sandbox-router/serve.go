@@ -17,7 +17,6 @@ import (
 	"openclaw-sandbox/internal/catalog"
 	"openclaw-sandbox/internal/config"
 	"openclaw-sandbox/internal/drain"
-	"openclaw-sandbox/internal/identity"
 	"openclaw-sandbox/internal/launch"
 	"openclaw-sandbox/internal/proxy"
 	"openclaw-sandbox/internal/router"
@@ -61,7 +60,11 @@ func serve(ctx context.Context, c config.Config, logTo io.Writer) error {
 	launcher := launch.New(life, starts, nc, cc, cat, log, m.wake)
 
 	draining := drain.New()
-	rt := router.New(router.Config{Domain: c.Domain, HoldTimeout: c.HoldTimeout}, methods(c), cat, starter{launcher}, px, draining.Begun(), log)
+	who, people := methods(life, c, log)
+	rt := router.New(router.Config{Domain: c.Domain, HoldTimeout: c.HoldTimeout}, who, cat, starter{launcher}, px, draining.Begun(), log)
+	if people != nil {
+		rt.UseLogin(people)
+	}
 	m.watch(cat, draining, launcher)
 
 	srv := &http.Server{Handler: draining.Handler(m.count(rt)), ReadHeaderTimeout: headTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHead,
@@ -140,16 +143,4 @@ func clients(c config.Config) (*nomad.Client, *consul.Client, error) {
 		return nil, nil, fmt.Errorf("consul.address: %w", err)
 	}
 	return nc, cc, nil
-}
-
-// methods are the ways to identify, a token before `dev`, which knows everybody.
-func methods(c config.Config) identity.Method {
-	var any identity.Any
-	if len(c.Tokens) > 0 {
-		any = append(any, c.Tokens)
-	}
-	if c.DevUser != "" {
-		any = append(any, identity.Dev{Self: c.DevUser})
-	}
-	return any
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/hashicorp/hcl/v2/hclparse"
 
 	"openclaw-sandbox/internal/identity"
+	"openclaw-sandbox/internal/login"
 	"openclaw-sandbox/internal/sandbox"
 )
 
@@ -28,6 +29,9 @@ type Config struct {
 
 	DevUser sandbox.User // of identity "dev"; empty when that is off
 	Tokens  identity.Tokens
+	JWT     []identity.JWTConfig
+	Headers []identity.Header
+	Login   *login.Config // of identity "oidc"; nil when that is off
 
 	ConsulAddress string // empty: the client library's environment
 	Service       string
@@ -79,24 +83,11 @@ type file struct {
 	DrainTimeout  *string `hcl:"drain_timeout"`
 
 	Identity []identityBlock `hcl:"identity,block"`
+	Session  *sessionBlock   `hcl:"session,block"`
 	Consul   *consulBlock    `hcl:"consul,block"`
 	Nomad    *nomadBlock     `hcl:"nomad,block"`
 	Wake     *wakeBlock      `hcl:"wake,block"`
 	Upstream *upstreamBlock  `hcl:"upstream,block"`
-}
-
-type identityBlock struct {
-	Kind   string       `hcl:"kind,label"`
-	User   *string      `hcl:"user"`
-	Tokens []tokenBlock `hcl:"token,block"`
-	Body   hcl.Body     `hcl:",body"`
-}
-
-type tokenBlock struct {
-	User   string   `hcl:"user,label"`
-	SHA256 string   `hcl:"sha256"`
-	Role   *string  `hcl:"role"`
-	Body   hcl.Body `hcl:",body"`
 }
 
 type consulBlock struct {
@@ -205,36 +196,6 @@ func (f *file) apply(c *Config, body hcl.Body) hcl.Diagnostics {
 	f.applyIdentity(c, &bad)
 	c.check(&bad)
 	return bad.diags
-}
-
-func (f *file) applyIdentity(c *Config, bad *problems) {
-	for _, b := range f.Identity {
-		switch b.Kind {
-		case "dev":
-			name := "me"
-			set(&name, b.User)
-			user, err := sandbox.ParseUser(name)
-			if err != nil {
-				bad.in(b.Body, "identity \"dev\": "+err.Error())
-			}
-			c.DevUser = user
-		case "token":
-			for _, t := range b.Tokens {
-				role := string(identity.RoleUser)
-				set(&role, t.Role)
-				tok, err := identity.ParseToken(t.SHA256, t.User, role)
-				if err != nil {
-					bad.in(t.Body, fmt.Sprintf("token %q: %v", t.User, err))
-				}
-				c.Tokens = append(c.Tokens, tok)
-			}
-		default:
-			bad.in(b.Body, fmt.Sprintf("identity %q is not one of dev, token", b.Kind))
-		}
-	}
-	if c.DevUser == "" && len(c.Tokens) == 0 {
-		bad.at("", "nobody could enter: add an identity block, for example identity \"token\" { token \"alice\" { sha256 = \"…\" } }")
-	}
 }
 
 func (c *Config) check(bad *problems) {

@@ -1,5 +1,6 @@
 // Package identity says who is asking. A method is `dev` (anybody is who they
-// say, for a loopback listener) or static tokens; others come beside them.
+// say, for a loopback listener), static tokens, a JWT or a header that an
+// authenticating proxy sets; package login adds sessions.
 package identity
 
 import (
@@ -102,12 +103,20 @@ func (ts Tokens) Identify(r *http.Request) (Caller, error) {
 // Any tries methods in turn; the first that knows the caller decides.
 type Any []Method
 
-// Identify returns ErrUnauthenticated if no method knows the caller.
+// Identify returns ErrUnauthenticated if no method knows the caller. What any
+// method would trust is gone from the request afterwards, also where another decided.
 func (a Any) Identify(r *http.Request) (Caller, error) {
+	caller, err := Caller{}, ErrUnauthenticated
 	for _, m := range a {
-		if c, err := m.Identify(r); err == nil {
-			return c, nil
+		if c, e := m.Identify(r); e == nil {
+			caller, err = c, nil
+			break
 		}
 	}
-	return Caller{}, ErrUnauthenticated
+	for _, m := range a {
+		if s, ok := m.(interface{ Strip(*http.Request) }); ok {
+			s.Strip(r)
+		}
+	}
+	return caller, err
 }

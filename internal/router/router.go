@@ -12,6 +12,7 @@ import (
 
 	"openclaw-sandbox/internal/catalog"
 	"openclaw-sandbox/internal/identity"
+	"openclaw-sandbox/internal/login"
 	"openclaw-sandbox/internal/proxy"
 	"openclaw-sandbox/internal/sandbox"
 	"openclaw-sandbox/internal/web"
@@ -62,7 +63,19 @@ type Router struct {
 	draining <-chan struct{}
 	log      *slog.Logger
 	csrf     *http.CrossOriginProtection
+	login    Login // nil: nobody can log in
 }
+
+// Login lets people in who bring no identity.
+type Login interface {
+	// Begin sends a person to the login; to is where they wanted to go.
+	Begin(w http.ResponseWriter, r *http.Request, to string, refuse login.Refuse)
+	// Serve answers the login's own paths, and reports false for any other.
+	Serve(w http.ResponseWriter, r *http.Request, refuse login.Refuse) bool
+}
+
+// UseLogin lets people log in.
+func (rt *Router) UseLogin(l Login) { rt.login = l }
 
 // New returns the handler. draining is closed when the process is about to end.
 func New(c Config, m identity.Method, cat Catalog, l Launcher, p *proxy.Proxy, draining <-chan struct{}, log *slog.Logger) *Router {
@@ -103,7 +116,17 @@ func (rt *Router) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		rt.refuse(w, r, problem{Status: http.StatusForbidden, Title: "Cross-origin request", Detail: "A page of another origin may not do this."})
 		return
 	}
+	refuse := func(w http.ResponseWriter, r *http.Request, status int, title, detail string) {
+		rt.refuse(w, r, problem{Status: status, Title: title, Detail: detail})
+	}
+	if rt.login != nil && rt.login.Serve(w, r, refuse) {
+		return
+	}
 	caller, err := rt.identity.Identify(r)
+	if err != nil && rt.login != nil && classify(r) == kindPage && !strings.HasPrefix(r.URL.Path, "/_sandbox/") {
+		rt.login.Begin(w, r, t.base+r.URL.RequestURI(), refuse)
+		return
+	}
 	if err != nil {
 		w.Header().Set("WWW-Authenticate", `Bearer realm="openclaw-sandbox"`)
 		rt.refuse(w, r, problem{Status: http.StatusUnauthorized, Title: "Who are you?", Detail: "This request bears no valid identity; send your token as Authorization: Bearer."})

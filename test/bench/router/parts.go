@@ -51,7 +51,7 @@ func parts(ctx context.Context, consul *devcluster.Consul) ([]part, error) {
 	if _, err := cat.Wait(ctx, user, func(catalog.Instance) bool { return true }); err != nil {
 		return nil, err
 	}
-	px := proxy.New(proxy.Config{ForwardedClient: "192.0.2.1", Scheme: "http"}, nil, nil, slog.New(slog.DiscardHandler))
+	px := proxy.New(proxy.Config{ForwardedClient: "192.0.2.1", Scheme: "http"}, slog.New(slog.DiscardHandler))
 	defer px.Close()
 	var failed error
 	h := http.Header{}

@@ -1,0 +1,36 @@
+package main
+
+import (
+	"context"
+	"log/slog"
+
+	"openclaw-sandbox/internal/config"
+	"openclaw-sandbox/internal/identity"
+	"openclaw-sandbox/internal/login"
+)
+
+// methods are the ways to identify: what a program sends before what a browser
+// keeps, and `dev`, which knows everybody, at the end. The login is nil without
+// a provider. ctx bounds the fetching of keys.
+func methods(ctx context.Context, c config.Config, log *slog.Logger) (identity.Method, *login.Login) {
+	var any identity.Any
+	if len(c.Tokens) > 0 {
+		any = append(any, c.Tokens)
+	}
+	for _, j := range c.JWT {
+		any = append(any, identity.NewJWT(ctx, j))
+	}
+	for _, h := range c.Headers {
+		any = append(any, h)
+	}
+	var people *login.Login
+	if c.Login != nil {
+		c.Login.Domain, c.Login.Scheme = c.Domain, c.Scheme
+		people = login.New(*c.Login, log)
+		any = append(any, people)
+	}
+	if c.DevUser != "" {
+		any = append(any, identity.Dev{Self: c.DevUser})
+	}
+	return any, people
+}

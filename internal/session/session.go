@@ -1,0 +1,111 @@
+// Package session seals small values for a browser to keep: session cookies and
+// the steps of a login. A sealed value can be neither read nor made without a key,
+// and opens only for the purpose and the host that it was sealed for.
+package session
+
+import (
+	"crypto/aes"
+	"crypto/cipher"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+)
+
+// KeySize is the size of a key in bytes: AES-256.
+const KeySize = 32
+
+// ErrInvalid is returned for a value that no key opens for this purpose and host,
+// or that has expired. It does not say which: a client learns nothing from it.
+var ErrInvalid = errors.New("the sealed value is not valid here, or has expired")
+
+// Keys seal with the first key and open with any, so that keys can be rotated:
+// put the new one first, and remove the old one when what it sealed has expired.
+type Keys struct{ aeads []cipher.AEAD }
+
+// NewKeys takes keys of KeySize random bytes, at least one.
+func NewKeys(keys ...[]byte) (Keys, error) {
+	var k Keys
+	if len(keys) == 0 {
+		return k, errors.New("want at least one session key")
+	}
+	for _, key := range keys {
+		if len(key) != KeySize {
+			return k, fmt.Errorf("want a session key of %d bytes, got %d", KeySize, len(key))
+		}
+		block, err := aes.NewCipher(key)
+		if err != nil {
+			return k, fmt.Errorf("session key: %w", err)
+		}
+		aead, err := cipher.NewGCMWithRandomNonce(block)
+		if err != nil {
+			return k, fmt.Errorf("session key: %w", err)
+		}
+		k.aeads = append(k.aeads, aead)
+	}
+	return k, nil
+}
+
+// ReadKeys is NewKeys for files, each with one key in base64.
+func ReadKeys(files ...string) (Keys, error) {
+	var keys [][]byte
+	for _, name := range files {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			return Keys{}, fmt.Errorf("session key: %w", err)
+		}
+		key, err := base64.StdEncoding.DecodeString(strings.TrimSpace(string(text)))
+		if err != nil || len(key) != KeySize {
+			return Keys{}, fmt.Errorf("session key %s: want %d bytes in base64, as of `openssl rand -base64 %d`", name, KeySize, KeySize)
+		}
+		keys = append(keys, key)
+	}
+	return NewKeys(keys...)
+}
+
+// sealed is what is inside.
+type sealed struct {
+	Expires int64           `json:"e"` // seconds since 1970
+	Value   json.RawMessage `json:"v"`
+}
+
+// Seal returns v, as JSON, sealed until expires for a purpose at a host. The text
+// is safe in a cookie and in a URL.
+func (k Keys) Seal(v any, purpose, host string, expires time.Time) (string, error) {
+	value, err := json.Marshal(v)
+	if err != nil {
+		return "", fmt.Errorf("seal: %w", err)
+	}
+	plain, err := json.Marshal(sealed{Expires: expires.Unix(), Value: value})
+	if err != nil {
+		return "", fmt.Errorf("seal: %w", err)
+	}
+	return base64.RawURLEncoding.EncodeToString(k.aeads[0].Seal(nil, nil, plain, bound(purpose, host))), nil
+}
+
+// Open reads into v what Seal made for the same purpose and host. It returns
+// ErrInvalid for anything else.
+func (k Keys) Open(text, purpose, host string, now time.Time, v any) error {
+	raw, err := base64.RawURLEncoding.DecodeString(text)
+	if err != nil {
+		return ErrInvalid
+	}
+	for _, aead := range k.aeads {
+		plain, err := aead.Open(nil, nil, raw, bound(purpose, host))
+		if err != nil {
+			continue
+		}
+		var s sealed
+		if json.Unmarshal(plain, &s) != nil || now.Unix() >= s.Expires || json.Unmarshal(s.Value, v) != nil {
+			return ErrInvalid
+		}
+		return nil
+	}
+	return ErrInvalid
+}
+
+// bound is the additional data: neither part contains a line break.
+func bound(purpose, host string) []byte { return []byte(purpose + "\n" + host) }
