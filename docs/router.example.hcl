@@ -19,6 +19,19 @@ identity "token" {
   }
 }
 
+# Login at an OpenID Connect provider, JWTs, an authenticating proxy's header: see configuration.md.
+# identity "oidc" {
+#   issuer       = "https://dex.example.com"
+#   client_id    = "openclaw"
+#   email_domain = "example.com"
+# }
+# session {
+#   key_files         = ["/etc/openclaw/session.key"]
+#   lifetime          = "12h"
+#   provider_timeout  = "10s"
+#   logins_per_minute = 20
+# }
+
 # Everybody is anybody, without login. Refused unless listen is on loopback.
 # identity "dev" {
 #   user = "me" # whose sandbox is meant where a URL names none

@@ -167,10 +167,17 @@ func (s *stack) active(user string, kind proxy.Kind) {
 
 func start(t *testing.T, m identity.Method, hold time.Duration) *stack {
 	t.Helper()
+	return startWith(t, m, hold, func(*Router) {})
+}
+
+// startWith is start for a router that is changed first.
+func startWith(t *testing.T, m identity.Method, hold time.Duration, change func(*Router)) *stack {
+	t.Helper()
 	s := &stack{t: t, drain: make(chan struct{}), cluster: &cluster{users: map[sandbox.User]catalog.Instance{}, flights: map[sandbox.User]*flight{}, ready: true}}
 	log := slog.New(slog.DiscardHandler)
 	px := proxy.New(proxy.Config{DialTimeout: 5 * time.Second, IdleTimeout: 4 * time.Second, ForwardedClient: "192.0.2.1", Scheme: "http", Active: s.active}, log)
 	rt := New(Config{Domain: "claw.test", HoldTimeout: hold}, m, s, s, px, s.drain, log)
+	change(rt)
 	srv := httptest.NewServer(rt)
 	t.Cleanup(func() { srv.CloseClientConnections(); srv.Close(); px.Close() })
 	s.url = srv.URL

@@ -47,7 +47,9 @@ func start(t *testing.T) *site {
 	l := login.New(login.Config{Domain: "claw.test", Scheme: "http", Issuer: provider(t, "http://claw.test:"+s.port+"/_sandbox/callback"),
 		ClientID: "router", ClientSecret: "client-secret-of-the-test", Mapping: identity.Mapping{Claim: "sub"},
 		Keys: keys, Lifetime: time.Hour, Timeout: 10 * time.Second, StartsPerMinute: 100}, slog.New(slog.NewTextHandler(&s.log, nil)))
-	refuse := func(w http.ResponseWriter, _ *http.Request, status int, title, _ string) { http.Error(w, title, status) }
+	refuse := func(w http.ResponseWriter, _ *http.Request, status int, title, _ string) {
+		http.Error(w, title, status)
+	}
 	srv.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if l.Serve(w, r, refuse) {
 			return
