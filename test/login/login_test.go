@@ -222,6 +222,11 @@ func TestStolenSteps(t *testing.T) {
 			if resp, _ := s.read(s.browser().Get(address)); resp.StatusCode != http.StatusBadRequest {
 				t.Errorf("another browser entered with it: %d", resp.StatusCode)
 			}
+			begun := s.browser() // has cookies of a login of its own
+			s.read(begun.Get(s.url("alice.claw.test", "/")))
+			if resp, _ := s.read(begun.Get(address)); resp.StatusCode != http.StatusBadRequest {
+				t.Errorf("another browser's login ended with it: %d", resp.StatusCode)
+			}
 			if resp, text := s.read(alice.Get(address)); resp.StatusCode != http.StatusOK {
 				t.Errorf("the right browser: %d %q", resp.StatusCode, text)
 			}
