@@ -26,6 +26,8 @@ type Config struct {
 	// Encryption of the stored states; off without keys.
 	Encryption EncryptionConfig `codec:"encryption"`
 	Egress     EgressConfig     `codec:"egress"`
+	// MetricsFile is for node_exporter's textfile collector; empty for none.
+	MetricsFile string `codec:"metrics_file"`
 }
 
 // EncryptionConfig names the master keys: a file each, 32 bytes in base64.
@@ -96,8 +98,9 @@ func block(name, defaults string, fields map[string]*hclspec.Spec) *hclspec.Spec
 }
 
 var configSpec = hclspec.NewObject(map[string]*hclspec.Spec{
-	"runtime":  attr("runtime", "string", `"image"`),
-	"data_dir": attr("data_dir", "string", `"/var/lib/openclaw-sandbox"`),
+	"runtime":      attr("runtime", "string", `"image"`),
+	"data_dir":     attr("data_dir", "string", `"/var/lib/openclaw-sandbox"`),
+	"metrics_file": attr("metrics_file", "string", `""`),
 	"store": hclspec.NewBlock("store", true, hclspec.NewObject(map[string]*hclspec.Spec{
 		"url":               hclspec.NewAttr("url", "string", true),
 		"endpoint":          attr("endpoint", "string", `""`),
@@ -156,6 +159,7 @@ type settings struct {
 	maxSpooled      int64         // 0 is no limit
 	template        sandbox.User  // "" for none
 	egress          *egress.Rules // nil when off
+	metricsFile     string        // "" for none
 }
 
 // minInterval keeps below the one write a second to one key that R2 advises.
@@ -169,6 +173,9 @@ func (c Config) check() (settings, error) {
 	s := settings{dataDir: c.DataDir, snapshot: snapshot.DefaultOptions()}
 	if !filepath.IsAbs(c.DataDir) || filepath.Clean(c.DataDir) == "/" {
 		return s, fmt.Errorf("data_dir: want an absolute path of a folder of our own, got %q", c.DataDir)
+	}
+	if s.metricsFile = c.MetricsFile; s.metricsFile != "" && (!filepath.IsAbs(s.metricsFile) || filepath.Ext(s.metricsFile) != ".prom") {
+		return s, fmt.Errorf("metrics_file: want an absolute path that ends with .prom, as node_exporter reads no other, got %q", c.MetricsFile)
 	}
 	var err error
 	if s.interval, err = duration("snapshot.interval", c.Snapshot.Interval, minInterval); err != nil {

@@ -41,6 +41,7 @@ type Driver struct {
 	runtime  runtime.Runtime
 	spool    *spool.Spool
 	spooling sync.Mutex // held while a spooled state is saved
+	metrics  *metrics
 	// why is what keeps this node from running sandboxes; nil if nothing does.
 	why error
 
@@ -55,7 +56,7 @@ var (
 
 // New returns the driver; ctx ends with the plugin.
 func New(ctx context.Context, log hclog.Logger) *Driver {
-	return &Driver{ctx: ctx, log: log.Named(pluginName), events: eventer.NewEventer(ctx, log), tasks: map[string]*task{}}
+	return &Driver{ctx: ctx, log: log.Named(pluginName), events: eventer.NewEventer(ctx, log), tasks: map[string]*task{}, metrics: newMetrics()}
 }
 
 // PluginInfo names the plugin.
@@ -95,6 +96,9 @@ func (d *Driver) SetConfig(c *base.Config) error {
 		return fmt.Errorf("plugin \"sandbox\": data_dir: %w", err)
 	}
 	go d.uploadSpooled() // ends with the plugin
+	if d.settings.metricsFile != "" {
+		go d.writeMetrics(d.settings.metricsFile) // likewise
+	}
 	d.forwardEvents()
 	if d.why = d.prepareNode(); d.why != nil {
 		d.log.Error("this node can not run sandboxes", "reason", d.why)

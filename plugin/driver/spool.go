@@ -126,6 +126,7 @@ const unfinishedPoll = time.Second
 // leave keeps a state that could not be saved: in the spool, for later, or, if it
 // can never be, in a folder for the operator.
 func (t *task) leave(why error) {
+	t.d.metrics.kept.Inc()
 	what := trouble(why)
 	if !errors.Is(why, snapshot.ErrTooLarge) {
 		e, err := t.d.spool.Add(t.memento, t.writer(), t.dirs.State, t.indexFile())
@@ -143,6 +144,7 @@ func (t *task) leave(why error) {
 
 // branch saves the state of a run that another has taken over from beside the line.
 func (t *task) branch() error {
+	t.d.metrics.fenced.Inc()
 	ctx, cancel := context.WithTimeout(t.d.ctx, t.d.settings.timeout)
 	defer cancel()
 	dir, err := os.OpenRoot(t.dirs.State)

@@ -174,7 +174,8 @@ func (t *task) fenced() bool {
 }
 
 // save takes one snapshot.
-func (t *task) save(final bool) error {
+func (t *task) save(final bool) (err error) {
+	defer func() { t.d.metrics.tried(err) }()
 	ctx, cancel := context.WithTimeout(t.d.ctx, t.d.settings.timeout)
 	defer cancel()
 	if err := t.resume(ctx); err != nil {
@@ -207,6 +208,8 @@ func (t *task) save(final bool) error {
 		t.restless = t.restless || errors.Is(err, snapshot.ErrMoved)
 		return err
 	}
+	t.d.metrics.pause.Observe(pause.Seconds())
+	t.d.metrics.uploaded.Add(float64(stats.Uploaded))
 	if stats.Warning != nil {
 		t.d.log.Warn("a snapshot was saved, but not all went well", "user", t.user, "alloc", t.cfg.AllocID, "error", stats.Warning)
 	}

@@ -4,6 +4,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -33,6 +34,19 @@ func (s *stack) spooled(t *testing.T) []string {
 	return names
 }
 
+// metrics is where the driver writes its figures.
+func (s *stack) metrics() string { return filepath.Join(s.dir, "sandbox.prom") }
+
+// metric tells whether a line of the figures is like that.
+func (s *stack) metric(t *testing.T, line string) bool {
+	t.Helper()
+	text, err := os.ReadFile(s.metrics())
+	if err != nil && !os.IsNotExist(err) {
+		t.Fatal(err)
+	}
+	return regexp.MustCompile("(?m)^" + line + "$").Match(text)
+}
+
 // The store is away at the final snapshot: the state waits on the node and is
 // saved when the store is back, across a restart of the agent, with nobody's help.
 func TestStoreAwayAtTheEnd(t *testing.T) {
@@ -51,6 +65,9 @@ func TestStoreAwayAtTheEnd(t *testing.T) {
 	if n := s.spooled(t); len(n) != 1 {
 		t.Fatalf("the spool holds %v, want one state", n)
 	}
+	wait(t, "metric of the spooled state", func() bool {
+		return s.metric(t, "openclaw_sandbox_spooled_states 1") && s.metric(t, `openclaw_sandbox_saves_total{result="failed"} [1-9][0-9]*`)
+	}, func() string { return "" })
 	// A start meanwhile must not begin from what is older.
 	other := s.run(t, "alice", nil)
 	s.alloc(t, other, "failed start", func(a *api.Allocation) bool { return strings.Contains(events(a), "object store does not answer") })

@@ -79,6 +79,7 @@ func up(t *testing.T, runtime string, edit func(config string) string) *stack {
 	config := fmt.Sprintf(`
 runtime  = %q
 data_dir = %q
+metrics_file = %q
 store {
   url               = "s3://%s"
   endpoint          = %q
@@ -94,7 +95,7 @@ snapshot {
 egress {
   bridge = %q
 }
-`, runtime, filepath.Join(s.dir, "sandboxes"), s.server.Bucket, s.server.Endpoint(), s.server.AccessKey, s.server.SecretKey, bridge)
+`, runtime, filepath.Join(s.dir, "sandboxes"), s.metrics(), s.server.Bucket, s.server.Endpoint(), s.server.AccessKey, s.server.SecretKey, bridge)
 	if edit != nil {
 		config = edit(config)
 	}
