@@ -7,6 +7,8 @@ metrics_listen = "127.0.0.1:9102" # Prometheus, at /metrics; "" for none
 domain = "localhost" # alice.<domain> is alice's sandbox
 scheme = "http"      # as browsers see it: "https" behind a proxy that ends TLS
 
+access_log = false # a line for each request, as JSON beside the other logs; never a query, a cookie or a token
+
 drain_delay   = "2s"  # after SIGTERM: readyz fails, requests are still taken
 drain_timeout = "20s" # then requests may end; after it WebSockets are closed with 1012
 

@@ -1,8 +1,6 @@
 package main
 
 import (
-	"bufio"
-	"net"
 	"net/http"
 	"strconv"
 	"time"
@@ -63,42 +61,7 @@ func (m *metrics) handler() http.Handler {
 	return mux
 }
 
-// count counts answers by class.
-func (m *metrics) count(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		s := &statusWriter{ResponseWriter: w, status: http.StatusOK, count: func(status int) {
-			m.requests.WithLabelValues(strconv.Itoa(status/100) + "xx").Inc()
-		}}
-		defer func() {
-			if !s.upgraded {
-				s.count(s.status)
-			}
-		}()
-		next.ServeHTTP(s, r)
-	})
+// count counts an answer by its class.
+func (m *metrics) count(a answered) {
+	m.requests.WithLabelValues(strconv.Itoa(a.status/100) + "xx").Inc()
 }
-
-type statusWriter struct {
-	http.ResponseWriter
-	status   int
-	count    func(status int)
-	upgraded bool
-}
-
-// Hijack counts an upgrade when it happens, not when it ends hours later.
-func (s *statusWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
-	conn, rw, err := http.NewResponseController(s.ResponseWriter).Hijack()
-	if err == nil {
-		s.upgraded = true
-		s.count(http.StatusSwitchingProtocols)
-	}
-	return conn, rw, err
-}
-
-func (s *statusWriter) WriteHeader(code int) {
-	s.status = code
-	s.ResponseWriter.WriteHeader(code)
-}
-
-// Unwrap lets http.ResponseController reach the real writer, to flush and hijack.
-func (s *statusWriter) Unwrap() http.ResponseWriter { return s.ResponseWriter }

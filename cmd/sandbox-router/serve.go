@@ -67,7 +67,11 @@ func serve(ctx context.Context, c config.Config, logTo io.Writer) error {
 	}
 	m.watch(cat, draining, launcher)
 
-	srv := &http.Server{Handler: draining.Handler(m.count(rt)), ReadHeaderTimeout: headTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHead,
+	seen := []func(answered){m.count}
+	if c.AccessLog {
+		seen = append(seen, accessLog(log))
+	}
+	srv := &http.Server{Handler: draining.Handler(observe(rt, seen...)), ReadHeaderTimeout: headTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHead,
 		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug)}
 	listener, err := net.Listen("tcp", c.Listen)
 	if err != nil {

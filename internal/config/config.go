@@ -23,6 +23,7 @@ type Config struct {
 	MetricsListen string // address of the metrics listener; empty for none
 	Domain        string // <user>.<domain> is the user's sandbox
 	Scheme        string // http or https, as browsers see it
+	AccessLog     bool   // a line for each request
 
 	DrainDelay   time.Duration // between failing readyz and closing the listener
 	DrainTimeout time.Duration // for requests to end; then WebSockets are closed
@@ -79,6 +80,7 @@ type file struct {
 	MetricsListen *string `hcl:"metrics_listen"`
 	Domain        *string `hcl:"domain"`
 	Scheme        *string `hcl:"scheme"`
+	AccessLog     *bool   `hcl:"access_log"`
 	DrainDelay    *string `hcl:"drain_delay"`
 	DrainTimeout  *string `hcl:"drain_timeout"`
 
@@ -164,6 +166,7 @@ func (f *file) apply(c *Config, body hcl.Body) hcl.Diagnostics {
 	set(&c.MetricsListen, f.MetricsListen)
 	set(&c.Domain, f.Domain)
 	set(&c.Scheme, f.Scheme)
+	set(&c.AccessLog, f.AccessLog)
 	bad.duration("drain_delay", &c.DrainDelay, f.DrainDelay, 0)
 	bad.duration("drain_timeout", &c.DrainTimeout, f.DrainTimeout, 0)
 	if b := f.Consul; b != nil {

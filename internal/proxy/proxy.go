@@ -66,9 +66,14 @@ type Target struct {
 	Kind Kind
 }
 
-// Unreached is a gateway that could not be connected to: nothing was sent, so that
-// the request may be sent again, there or elsewhere.
-type Unreached struct{ Err error }
+// Unreached is a gateway that could not be connected to, or that has just died: the
+// request may be sent again, there or elsewhere.
+type Unreached struct {
+	Err error
+	// Sent: the gateway may have read the request, which was harmless (RFC 9110
+	// section 9.2.2), and gave no byte of an answer. Otherwise nothing was sent.
+	Sent bool
+}
 
 func (e *Unreached) Error() string { return e.Err.Error() }
 
@@ -257,7 +262,7 @@ func (o *pool) close() {
 func (p *Proxy) Dial(ctx context.Context, network, addr string) (net.Conn, error) {
 	conn, err := (&net.Dialer{Timeout: p.config.DialTimeout, KeepAlive: keepAlive}).DialContext(ctx, network, addr)
 	if err != nil && ctx.Err() == nil && unreached(err) {
-		err = &Unreached{err}
+		err = &Unreached{Err: err}
 	}
 	return conn, err
 }

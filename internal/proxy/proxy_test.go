@@ -38,7 +38,7 @@ func forward(p *Proxy, target func() Target) http.Handler {
 		Guard(w, r)
 		var lost *Unreached
 		switch err := p.Forward(w, r, target()); {
-		case errors.As(err, &lost):
+		case errors.As(err, &lost) && !lost.Sent:
 			http.Error(w, "lost", http.StatusServiceUnavailable)
 		case err != nil:
 			http.Error(w, "down", http.StatusBadGateway)

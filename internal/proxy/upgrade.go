@@ -95,6 +95,9 @@ func (u *upgrade) RoundTrip(r *http.Request) (*http.Response, error) {
 	u.reader.Reset(limited)
 	resp, err := u.ask(r)
 	if err != nil {
+		if ne, ok := errors.AsType[net.Error](err); limited.N == maxHead && !(ok && ne.Timeout()) {
+			err = &Unreached{Err: err, Sent: true} // wantsWebSocket: a GET without a body
+		}
 		u.close()
 		return nil, err
 	}

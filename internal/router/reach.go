@@ -19,10 +19,10 @@ const (
 )
 
 // reach lets a request try its user's gateway, after a wake if need be and allowed.
-// If try returns a *proxy.Unreached, nothing was sent: the gateway died, or is about
-// to. Then its route is dropped, and the request waits as for a wake: the gateway may
+// If try returns a *proxy.Unreached, the gateway died, or is about to. Then its route is dropped, and the request waits as for a wake: the gateway may
 // be started again in its place, or have ended, and the launcher finds out which. It
-// tries again within the hold timeout.
+// tries again within the hold timeout; what was sent already, once only: it may be
+// the reason why the gateway died.
 //
 // A page that would wait gets the progress page, and a page's background request
 // does not wait. Other errors of try are returned: the request has no answer yet.
@@ -30,8 +30,8 @@ func (rt *Router) reach(w http.ResponseWriter, r *http.Request, c call, try func
 	var lost *proxy.Unreached
 	if i, ok := rt.catalog.Lookup(c.user); ok {
 		err := try(i)
-		if !errors.As(err, &lost) {
-			return err
+		if !errors.As(err, &lost) || lost.Sent && classify(r) != kindAPI {
+			return err // a page looks again by itself
 		}
 		rt.log.Warn("a gateway can not be reached", "user", c.user, "generation", i.Generation, "error", err)
 		if classify(r) == kindBackground {
@@ -54,6 +54,7 @@ func (rt *Router) reach(w http.ResponseWriter, r *http.Request, c call, try func
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), rt.config.HoldTimeout)
 	defer cancel()
+	sent := lost != nil && lost.Sent
 	for pause := againMin; ; pause = min(2*pause, againMax) {
 		i, err := rt.launcher.Wake(c.user, false).Wait(ctx)
 		var failure *sandbox.Failure
@@ -70,6 +71,10 @@ func (rt *Router) reach(w http.ResponseWriter, r *http.Request, c call, try func
 		if err := try(i); !errors.As(err, &lost) {
 			return err
 		}
+		if lost.Sent && sent {
+			return lost
+		}
+		sent = sent || lost.Sent
 		rt.catalog.Evict(c.user, i.Generation)
 		timer := time.NewTimer(pause)
 		select {

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -37,6 +38,76 @@ func again(t *testing.T, g *chattest.Gateway) {
 	srv := &httptest.Server{Listener: l, Config: &http.Server{Handler: g}}
 	srv.Start()
 	t.Cleanup(srv.Close)
+}
+
+// dying takes connections at g's address and ends them without an answer, once or
+// for ever. It returns how many there were.
+func dying(t *testing.T, g *chattest.Gateway, once bool) *atomic.Int32 {
+	t.Helper()
+	l, err := net.Listen("tcp", g.Addr())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	var n atomic.Int32
+	go func() { // ends with the listener
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			n.Add(1)
+			if once {
+				l.Close()
+			}
+			conn.Read(make([]byte, 1))
+			conn.Close()
+		}
+	}()
+	return &n
+}
+
+// A gateway dies with a harmless request in its hands: the request is sent once more.
+func TestDiesWithARequest(t *testing.T) {
+	s, g := dead(t, 20*time.Second)
+	dying(t, g, true)
+	got := make(chan int, 1)
+	go func() { resp, _ := s.ask("GET", "alice.claw.test", "/startupz", ""); got <- resp.StatusCode }()
+	s.woken(t, "alice")
+	again(t, g)
+	s.land("alice", g)
+	if status := <-got; status != http.StatusOK {
+		t.Errorf("status %d", status)
+	}
+}
+
+// A request of which every gateway dies is not sent for ever, and one that may have
+// done something is not sent twice.
+func TestDiesOfARequest(t *testing.T) {
+	for method, want := range map[string]int32{"GET": 2, "POST": 1} {
+		t.Run(method, func(t *testing.T) {
+			s, g := dead(t, 20*time.Second)
+			n := dying(t, g, false)
+			got := make(chan int, 1)
+			go func() { resp, _ := s.ask(method, "alice.claw.test", "/x", ""); got <- resp.StatusCode }()
+			if want > 1 {
+				s.woken(t, "alice")
+				s.land("alice", g)
+			}
+			if status := <-got; status != http.StatusBadGateway || n.Load() != want {
+				t.Errorf("status %d after %d connections, want 502 after %d", status, n.Load(), want)
+			}
+		})
+	}
+}
+
+// A page is not held: it looks again by itself.
+func TestDiesWithAPage(t *testing.T) {
+	s, g := dead(t, 20*time.Second)
+	dying(t, g, false)
+	if resp, body := s.ask("GET", "alice.claw.test", "/", "", page); resp.StatusCode != 502 || !strings.Contains(body, `http-equiv="refresh"`) || s.wakes != 0 {
+		t.Errorf("%s after %d wakes: %.200s, want a page that looks again", resp.Status, s.wakes, body)
+	}
 }
 
 // Whatever waits for a gateway gets its answer when the gateway is back, and
@@ -138,6 +209,7 @@ func TestGatewayThatBreaksOff(t *testing.T) {
 			if err != nil {
 				return
 			}
+			c.Write([]byte("nonsense\r\n\r\n"))
 			c.Close()
 		}
 	}()

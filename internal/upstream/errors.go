@@ -22,6 +22,17 @@ func (e *BodyError) Error() string { return fmt.Sprintf("read the request's body
 // Unwrap is the error of the body's reader.
 func (e *BodyError) Unwrap() error { return e.Err }
 
+// SilentError is a gateway that ended the connection without a byte of an answer, to
+// a request that may be sent again (RFC 9110 section 9.2.2).
+type SilentError struct{ Err error }
+
+func (e *SilentError) Error() string {
+	return "the gateway ended the connection without an answer: " + e.Err.Error()
+}
+
+// Unwrap is the connection's error.
+func (e *SilentError) Unwrap() error { return e.Err }
+
 var (
 	// ErrGone says that the request's context ended: as a rule the client is gone.
 	ErrGone = errors.New("the request ended before its answer came")

@@ -17,11 +17,11 @@ import (
 // passed on, as ReverseProxy's ModifyResponse; the answer's Request is r.
 //
 // An error means that nothing was written to w but perhaps informational answers:
-// a *RequestError, a *BodyError, ErrGone, ErrHeadTooLarge, ErrMalformed, the error
+// a *RequestError, a *BodyError, a *SilentError, ErrGone, ErrHeadTooLarge, ErrMalformed, the error
 // of modify, of Dial, or of the connection. If the answer breaks off later, Serve
 // panics with http.ErrAbortHandler, for the client must not take it for whole.
 //
-// A request is sent twice only if it is a GET, HEAD or OPTIONS without a body, and
+// A request is sent twice here only if it is a GET, HEAD or OPTIONS without a body, and
 // an idle connection ended without a byte of an answer (RFC 9110 section 9.2.2).
 func (p *Pool) Serve(w http.ResponseWriter, r *http.Request, h http.Header, modify func(*http.Response) error) error {
 	buf := p.client.buffer()
@@ -41,8 +41,12 @@ func (p *Pool) Serve(w http.ResponseWriter, r *http.Request, h http.Header, modi
 			}
 		}
 		x := exchange{pool: p, c: c, w: w, r: r, framing: f, head: len(head), modify: modify}
-		if err := x.run(*buf); !x.again(err) {
+		err := x.run(*buf)
+		switch again := x.again(err); {
+		case !again:
 			return err
+		case !c.reused:
+			return &SilentError{err}
 		}
 	}
 }
@@ -60,9 +64,9 @@ type exchange struct {
 	begun   bool    // the answer's head was passed on
 }
 
-// again tells whether the request may be sent over another connection.
+// again tells whether the request had no answer and may be sent once more.
 func (x *exchange) again(err error) bool {
-	if err == nil || !x.c.reused || x.c.received || x.framing.hasBody() || errors.Is(err, ErrGone) {
+	if err == nil || x.c.received || x.framing.hasBody() || errors.Is(err, ErrGone) {
 		return false
 	}
 	if ne, ok := errors.AsType[net.Error](err); ok && ne.Timeout() {
