@@ -115,7 +115,7 @@ func run(m *testing.M) int {
 // keepLogs puts the logs of the stack's agents beside the screenshots.
 func keepLogs(dir string) {
 	logs, err := filepath.Glob(filepath.Join(dir, "*", "*.log"))
-	tasks, terr := filepath.Glob(filepath.Join(dir, "nomad", "data", "alloc", "*", "alloc", "logs", "*.std*"))
+	tasks, terr := filepath.Glob(filepath.Join(dir, "nomad", "data", "alloc", "*", "alloc", "logs", "*.std*.[0-9]*")) // not the pipes beside them
 	err = errors.Join(err, terr)
 	if err == nil && len(logs) == 0 {
 		err = fmt.Errorf("%s has none", dir)
