@@ -173,8 +173,9 @@ func (u *upgrade) relay(resp *http.Response) error {
 		return errRelayed
 	}
 	s := &socket{target: u.target}
+	p := u.proxy // what the relay keeps must not keep u, whose writer has net/http's buffers
 	pair := relay.Pair{Client: client, Upstream: u.conn, FromClient: buffered(rw.Reader), FromUpstream: buffered(u.reader),
-		Done: func(error) { u.proxy.left(s) }}
+		Done: func(error) { p.left(s) }}
 	if active := u.proxy.config.Active; active != nil {
 		pair.Activity = func() { active(s.target.User, KindMessage) }
 	}
@@ -183,7 +184,7 @@ func (u *upgrade) relay(resp *http.Response) error {
 		s.session = u.proxy.relay.Start(pair)
 	} else if !tracked.HandOver(func(raw net.Conn, done func()) func() {
 		pair.Client = raw
-		pair.Done = func(error) { done(); u.proxy.left(s) }
+		pair.Done = func(error) { done(); p.left(s) }
 		s.session = u.proxy.relay.Start(pair)
 		return s.restart
 	}) {
