@@ -24,19 +24,13 @@ type answered struct {
 // happens, not when the WebSocket ends hours later.
 func observe(next http.Handler, done ...func(answered)) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		begin := time.Now()
 		// The router strips the path of its prefix, and removes headers.
-		a := answered{method: r.Method, host: r.Host, path: r.URL.Path, from: r.RemoteAddr, id: identify(r), status: http.StatusOK}
-		w.Header()[requestID] = []string{a.id}
-		s := &observer{ResponseWriter: w, answered: a, end: func(a answered) {
-			a.took = time.Since(begin)
-			for _, f := range done {
-				f(a)
-			}
-		}}
+		s := &observer{ResponseWriter: w, done: done, begin: time.Now(),
+			answered: answered{method: r.Method, host: r.Host, path: r.URL.Path, from: r.RemoteAddr, id: identify(r), status: http.StatusOK}}
+		w.Header()[requestID] = []string{s.answered.id}
 		defer func() {
 			if !s.upgraded {
-				s.end(s.answered)
+				s.end()
 			}
 		}()
 		next.ServeHTTP(s, r)
@@ -47,8 +41,16 @@ func observe(next http.Handler, done ...func(answered)) http.Handler {
 type observer struct {
 	http.ResponseWriter
 	answered answered
-	end      func(answered)
+	begin    time.Time
+	done     []func(answered)
 	upgraded bool
+}
+
+func (s *observer) end() {
+	s.answered.took = time.Since(s.begin)
+	for _, f := range s.done {
+		f(s.answered)
+	}
 }
 
 // Hijack ends the observation.
@@ -57,7 +59,7 @@ func (s *observer) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	if err == nil {
 		s.upgraded = true
 		s.answered.status = http.StatusSwitchingProtocols
-		s.end(s.answered)
+		s.end()
 	}
 	return conn, rw, err
 }

@@ -3,7 +3,6 @@ package proxy
 import (
 	"bufio"
 	"cmp"
-	"flag"
 	"fmt"
 	"io"
 	"net"
@@ -14,8 +13,6 @@ import (
 	"strings"
 	"testing"
 )
-
-var update = flag.Bool("update", false, "write docs/conformance.md")
 
 func TestRequests(t *testing.T) {
 	for _, c := range requests {
@@ -41,33 +38,14 @@ func TestRequests(t *testing.T) {
 func TestAnswers(t *testing.T) {
 	for _, c := range answers {
 		t.Run(c.section+" "+c.rule, func(t *testing.T) {
-			l, err := net.Listen("tcp", "127.0.0.1:0")
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer l.Close()
-			go func() {
-				for {
-					conn, err := l.Accept()
-					if err != nil {
-						return
-					}
-					go func() {
-						defer conn.Close()
-						br := bufio.NewReader(conn)
-						if _, err := http.ReadRequest(br); err != nil {
-							return
-						}
-						io.WriteString(conn, c.answer)
-						if !c.stays {
-							conn.(*net.TCPConn).CloseWrite()
-						}
-						io.Copy(io.Discard, br)
-					}()
+			addr := talker(t, func(conn *net.TCPConn, br *bufio.Reader, _ *http.Request) {
+				io.WriteString(conn, c.answer)
+				if !c.stays {
+					conn.CloseWrite()
 				}
-			}()
-			request := cmp.Or(c.request, get(""))
-			got := through(t, request, l.Addr().String())
+				io.Copy(io.Discard, br)
+			})
+			got := through(t, cmp.Or(c.request, get("")), addr)
 			if len(c.client) == len("502") {
 				got = statuses(got)
 			} else {
@@ -104,7 +82,7 @@ func TestConformanceDoc(t *testing.T) {
 
 What happens to a request on its way to a gateway, and to an answer on its way back, by rule of RFC 9110 (HTTP semantics) and RFC 9112 (HTTP/1.1). In front is Go's net/http,
 towards the gateway a client of our own ([architecture.md](architecture.md)). Written from the tests, which send each row byte by byte:
-` + "`go test ./internal/proxy -run Conformance -update`" + `.
+` + "`WRITE_DOCS=1 go test -run TestConformanceDoc ./internal/proxy`" + `.
 
 The router adds no Via (RFC 9110 section 7.6.3 asks for it): it is the gateway's own front, not a proxy of the client's. It says where a request came from by X-Forwarded-For.
 
@@ -114,41 +92,36 @@ The router adds no Via (RFC 9110 section 7.6.3 asks for it): it is the gateway's
 |---|---|---|
 `)
 	was := ""
-	for _, c := range requests {
-		fmt.Fprintf(&b, "| %s | %s | %s |\n", c.section, c.rule, outcome(c.does, c.statuses))
-		if older(c.section, was) {
-			t.Errorf("%s comes after %s", c.section, was)
+	row := func(section string, cells ...string) {
+		fmt.Fprintf(&b, "| %s | %s |\n", section, strings.Join(cells, " | "))
+		if older(section, was) {
+			t.Errorf("%s comes after %s", section, was)
 		}
-		was = c.section
+		was = section
+	}
+	for _, c := range requests {
+		row(c.section, c.rule, outcome(c.does, c.statuses))
 	}
 	b.WriteString("\n## Answers\n\n| RFC | rule | what becomes of it |\n|---|---|---|\n")
 	was = ""
 	for _, c := range answers {
-		fmt.Fprintf(&b, "| %s | %s | %s |\n", c.section, c.rule, outcome(c.does, c.client))
-		if older(c.section, was) {
-			t.Errorf("%s comes after %s", c.section, was)
-		}
-		was = c.section
+		row(c.section, c.rule, outcome(c.does, c.client))
 	}
 	b.WriteString("\n## WebSockets\n\nOnce both ends have switched, frames pass byte for byte in both directions; whether they may be sent is for the ends to judge.\n" +
 		"Compression, subprotocols and close codes are what the ends agree on. A reader that does not read holds its writer back; the router takes\n" +
 		"64 KiB per direction, and the kernel what its socket buffers hold.\n\n| RFC | what passes as it is |\n|---|---|\n")
 	was = ""
 	for _, c := range frames {
-		fmt.Fprintf(&b, "| %s | %s |\n", c.section, c.rule)
-		if older(c.section, was) {
-			t.Errorf("%s comes after %s", c.section, was)
-		}
-		was = c.section
+		row(c.section, c.rule)
 	}
-	if *update {
+	if os.Getenv("WRITE_DOCS") != "" {
 		if err := os.WriteFile(path, []byte(b.String()), 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
 	have, err := os.ReadFile(path)
 	if err != nil || string(have) != b.String() {
-		t.Errorf("docs/conformance.md is not what the tables say (%v); run the test with -update", err)
+		t.Errorf("docs/conformance.md is not what the tables say (%v); run WRITE_DOCS=1 go test -run TestConformanceDoc ./internal/proxy", err)
 	}
 }
 

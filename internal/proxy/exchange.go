@@ -42,7 +42,7 @@ func (p *Proxy) exchange(w http.ResponseWriter, r *http.Request, t Target) error
 		// A client that only ended what it sends would take silence for an empty 200.
 		panic(http.ErrAbortHandler)
 	}
-	if errors.As(err, new(*upstream.SilentError)) {
+	if _, ok := errors.AsType[*upstream.SilentError](err); ok {
 		return &Unreached{Err: err, Sent: true}
 	}
 	if bad, ok := errors.AsType[*upstream.RequestError](err); ok {

@@ -77,7 +77,7 @@ type Unreached struct {
 
 func (e *Unreached) Error() string { return e.Err.Error() }
 
-// Unwrap is the dialer's error.
+// Unwrap is the connection's error.
 func (e *Unreached) Unwrap() error { return e.Err }
 
 // Proxy forwards requests; Close ends it. It is safe for concurrent use.

@@ -176,22 +176,22 @@ func (u *upgrade) relay(resp *http.Response) error {
 	p := u.proxy // what the relay keeps must not keep u, whose writer has net/http's buffers
 	pair := relay.Pair{Client: client, Upstream: u.conn, FromClient: buffered(rw.Reader), FromUpstream: buffered(u.reader),
 		Done: func(error) { p.left(s) }}
-	if active := u.proxy.config.Active; active != nil {
+	if active := p.config.Active; active != nil {
 		pair.Activity = func() { active(s.target.User, KindMessage) }
 	}
 	tracked, ok := client.(handover)
 	if !ok {
-		s.session = u.proxy.relay.Start(pair)
+		s.session = p.relay.Start(pair)
 	} else if !tracked.HandOver(func(raw net.Conn, done func()) func() {
 		pair.Client = raw
 		pair.Done = func(error) { done(); p.left(s) }
-		s.session = u.proxy.relay.Start(pair)
+		s.session = p.relay.Start(pair)
 		return s.restart
 	}) {
 		client.Close()
 		return errRelayed
 	}
-	u.proxy.joined(s)
+	p.joined(s)
 	u.conn = nil // so that close leaves it
 	u.proxy.putReader(u.reader)
 	return errRelayed

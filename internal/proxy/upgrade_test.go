@@ -20,16 +20,15 @@ import (
 
 const patience = 20 * time.Second
 
-// gateway answers each request with what answer writes, byte for byte, and echoes
-// what comes then. It says what it was asked.
-func gateway(t *testing.T, answer string) (Target, <-chan *http.Request) {
+// talker hands the first request of each connection to talk, which answers byte for
+// byte; the connection ends with it. It returns its address.
+func talker(t *testing.T, talk func(conn *net.TCPConn, br *bufio.Reader, r *http.Request)) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { l.Close() })
-	asked := make(chan *http.Request, 10)
 	go func() {
 		for {
 			conn, err := l.Accept()
@@ -39,19 +38,28 @@ func gateway(t *testing.T, answer string) (Target, <-chan *http.Request) {
 			go func() {
 				defer conn.Close()
 				br := bufio.NewReader(conn)
-				r, err := http.ReadRequest(br)
-				if err != nil {
-					return
-				}
-				asked <- r
-				io.WriteString(conn, answer)
-				if strings.Contains(answer, " 101 ") {
-					io.Copy(conn, br)
+				if r, err := http.ReadRequest(br); err == nil {
+					talk(conn.(*net.TCPConn), br, r)
 				}
 			}()
 		}
 	}()
-	return Target{User: "alice", Generation: "g1", Addr: l.Addr().String()}, asked
+	return l.Addr().String()
+}
+
+// gateway answers each request with what answer writes, byte for byte, and echoes
+// what comes then. It says what it was asked.
+func gateway(t *testing.T, answer string) (Target, <-chan *http.Request) {
+	t.Helper()
+	asked := make(chan *http.Request, 10)
+	addr := talker(t, func(conn *net.TCPConn, br *bufio.Reader, r *http.Request) {
+		asked <- r
+		io.WriteString(conn, answer)
+		if strings.Contains(answer, " 101 ") {
+			io.Copy(conn, br)
+		}
+	})
+	return Target{User: "alice", Generation: "g1", Addr: addr}, asked
 }
 
 // ask sends a request for a WebSocket, and extra behind it.

@@ -12,7 +12,6 @@ import (
 
 	"github.com/gorilla/websocket"
 
-	"openclaw-sandbox/internal/catalog"
 	"openclaw-sandbox/internal/chat/chattest"
 	"openclaw-sandbox/internal/sandbox"
 )
@@ -40,9 +39,9 @@ func again(t *testing.T, g *chattest.Gateway) {
 	t.Cleanup(srv.Close)
 }
 
-// dying takes connections at g's address and ends them without an answer, once or
-// for ever. It returns how many there were.
-func dying(t *testing.T, g *chattest.Gateway, once bool) *atomic.Int32 {
+// dying takes connections at g's address and ends them after answer, once or for
+// ever. It returns how many there were.
+func dying(t *testing.T, g *chattest.Gateway, answer string, once bool) *atomic.Int32 {
 	t.Helper()
 	l, err := net.Listen("tcp", g.Addr())
 	if err != nil {
@@ -60,7 +59,8 @@ func dying(t *testing.T, g *chattest.Gateway, once bool) *atomic.Int32 {
 			if once {
 				l.Close()
 			}
-			conn.Read(make([]byte, 1))
+			conn.Read(make([]byte, 4096)) // all of it: else the end would be a reset, and the answer lost
+			conn.Write([]byte(answer))
 			conn.Close()
 		}
 	}()
@@ -70,7 +70,7 @@ func dying(t *testing.T, g *chattest.Gateway, once bool) *atomic.Int32 {
 // A gateway dies with a harmless request in its hands: the request is sent once more.
 func TestDiesWithARequest(t *testing.T) {
 	s, g := dead(t, 20*time.Second)
-	dying(t, g, true)
+	dying(t, g, "", true)
 	got := make(chan int, 1)
 	go func() { resp, _ := s.ask("GET", "alice.claw.test", "/startupz", ""); got <- resp.StatusCode }()
 	s.woken(t, "alice")
@@ -87,7 +87,7 @@ func TestDiesOfARequest(t *testing.T) {
 	for method, want := range map[string]int32{"GET": 2, "POST": 1} {
 		t.Run(method, func(t *testing.T) {
 			s, g := dead(t, 20*time.Second)
-			n := dying(t, g, false)
+			n := dying(t, g, "", false)
 			got := make(chan int, 1)
 			go func() { resp, _ := s.ask(method, "alice.claw.test", "/x", ""); got <- resp.StatusCode }()
 			if want > 1 {
@@ -104,7 +104,7 @@ func TestDiesOfARequest(t *testing.T) {
 // A page is not held: it looks again by itself.
 func TestDiesWithAPage(t *testing.T) {
 	s, g := dead(t, 20*time.Second)
-	dying(t, g, false)
+	dying(t, g, "", false)
 	if resp, body := s.ask("GET", "alice.claw.test", "/", "", page); resp.StatusCode != 502 || !strings.Contains(body, `http-equiv="refresh"`) || s.wakes != 0 {
 		t.Errorf("%s after %d wakes: %.200s, want a page that looks again", resp.Status, s.wakes, body)
 	}
@@ -197,23 +197,8 @@ func TestGatewayStaysAway(t *testing.T) {
 
 // A gateway that answers nothing that can be passed on is not tried again.
 func TestGatewayThatBreaksOff(t *testing.T) {
-	s := start(t, dev, 20*time.Second)
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			c.Write([]byte("nonsense\r\n\r\n"))
-			c.Close()
-		}
-	}()
-	s.users["alice"] = catalog.Instance{User: "alice", Generation: "g", Addr: l.Addr().String()}
+	s, g := dead(t, 20*time.Second)
+	dying(t, g, "nonsense\r\n\r\n", false)
 	if resp, body := s.ask("GET", "alice.claw.test", "/v1/models", ""); resp.StatusCode != 502 {
 		t.Errorf("%s %s", resp.Status, body)
 	}
