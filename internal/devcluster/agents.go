@@ -27,7 +27,7 @@ type Consul struct {
 
 // StartConsul starts a Consul server with its data in dir. Port 0 is a free one.
 func StartConsul(ctx context.Context, dir string, port int) (*Consul, error) {
-	ports, err := freePorts(4)
+	ports, err := FreePorts(4)
 	if err != nil {
 		return nil, err
 	}
@@ -100,7 +100,7 @@ func (s *S3) Endpoint() string { return "http://" + s.Addr }
 // StartS3 starts an S3 server (versitygw) with one bucket, "openclaw", in dir.
 // Port 0 is a free one. The folder is readable by its owner only.
 func StartS3(ctx context.Context, dir string, port int, accessKey, secretKey string) (*S3, error) {
-	ports, err := freePorts(1)
+	ports, err := FreePorts(1)
 	if err != nil {
 		return nil, err
 	}

@@ -46,7 +46,7 @@ var nomadConfig string
 
 // StartNomad starts an agent and waits until its node can run tasks.
 func StartNomad(ctx context.Context, o NomadOptions) (*Nomad, error) {
-	ports, err := freePorts(3)
+	ports, err := FreePorts(3)
 	if err != nil {
 		return nil, err
 	}

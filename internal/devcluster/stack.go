@@ -133,7 +133,7 @@ func (s *Stack) pickPorts() error {
 	for i := range s.o.Routers {
 		want = append(want, &s.o.Routers[i].Port, &s.o.Routers[i].MetricsPort)
 	}
-	free, err := freePorts(len(want))
+	free, err := FreePorts(len(want))
 	if err != nil {
 		return err
 	}

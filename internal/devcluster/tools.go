@@ -58,8 +58,8 @@ func OpenClaw() (string, error) {
 	return dir, nil
 }
 
-// freePorts returns n TCP ports of 127.0.0.1 that nobody listens on.
-func freePorts(n int) ([]int, error) {
+// FreePorts returns n TCP ports of 127.0.0.1 that nobody listens on.
+func FreePorts(n int) ([]int, error) {
 	var ports []int
 	for range n {
 		l, err := net.Listen("tcp", "127.0.0.1:0")

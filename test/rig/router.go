@@ -1,5 +1,6 @@
-// Package rig is one real router, with a real Consul, before a stub gateway: what
-// the benchmarks of the router and its soak test stand on.
+// Package rig is what the benchmarks of the router and its tests with many users stand
+// on: real routers, with a real Consul, before stub gateways, and a real Nomad that
+// only pretends to run them.
 package rig
 
 import (
@@ -65,18 +66,19 @@ type Router struct {
 	Addr    string // host:port of its listener
 	Metrics string // of /metrics
 	Pid     int
+	Log     string // its file
 	cmd     *exec.Cmd
 	ended   chan error
-	log     string
 }
 
 // Options of a router.
 type Options struct {
-	Bin      string // the binary
-	Dir      string // for its config and log; it must exist
-	Identity string // HCL: who may enter
-	Consul   string // host:port
-	Nomad    string // host:port; empty where nothing wakes
+	Bin    string // the binary
+	Dir    string // for its config and log; it must exist
+	Config string // HCL: who may enter, and what else is not the default
+	Consul string // host:port
+	Shards int    // 0 is 1
+	Nomad  string // host:port; empty where nothing wakes
 }
 
 // StartRouter starts a router and returns when it has its view of Consul.
@@ -85,17 +87,17 @@ func StartRouter(ctx context.Context, o Options) (*Router, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &Router{Addr: addrs[0], Metrics: addrs[1], ended: make(chan error, 1), log: filepath.Join(o.Dir, "router.log")}
+	r := &Router{Addr: addrs[0], Metrics: addrs[1], ended: make(chan error, 1), Log: filepath.Join(o.Dir, "router.log")}
 	if o.Nomad == "" {
 		o.Nomad = addrs[2] // where nobody listens
 	}
-	text := fmt.Sprintf("listen = %q\nmetrics_listen = %q\ndrain_delay = \"0s\"\ndrain_timeout = \"5s\"\n%s\nconsul { address = %q }\nnomad { address = %q }\n",
-		r.Addr, r.Metrics, o.Identity, o.Consul, "http://"+o.Nomad)
+	text := fmt.Sprintf("listen = %q\nmetrics_listen = %q\ndrain_delay = \"0s\"\ndrain_timeout = \"5s\"\n%s\nconsul {\n address = %q\n shards = %d\n}\nnomad { address = %q }\n",
+		r.Addr, r.Metrics, o.Config, o.Consul, max(o.Shards, 1), "http://"+o.Nomad)
 	file := filepath.Join(o.Dir, "router.hcl")
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		return nil, err
 	}
-	log, err := os.Create(r.log)
+	log, err := os.Create(r.Log)
 	if err != nil {
 		return nil, err
 	}
@@ -114,9 +116,10 @@ func StartRouter(ctx context.Context, o Options) (*Router, error) {
 		select {
 		case err := <-r.ended:
 			r.ended <- err
-			return nil, fmt.Errorf("the router ended: %w; see %s", err, r.log)
+			return nil, fmt.Errorf("the router ended: %w; see %s", err, r.Log)
 		case <-ctx.Done():
-			return nil, fmt.Errorf("the router is not ready: %w", ctx.Err())
+			r.Kill()
+			return nil, fmt.Errorf("the router is not ready: %w; see %s", ctx.Err(), r.Log)
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
@@ -130,10 +133,15 @@ func (r *Router) Stop() error {
 	case err := <-r.ended:
 		return err
 	case <-time.After(stopLimit):
-		r.cmd.Process.Kill()
-		<-r.ended
+		r.Kill()
 		return fmt.Errorf("the router did not end within %s", stopLimit)
 	}
+}
+
+// Kill ends the router without a chance to tidy up.
+func (r *Router) Kill() {
+	r.cmd.Process.Kill()
+	r.ended <- <-r.ended // so that it can be told again
 }
 
 func answers(ctx context.Context, url string) bool {
@@ -151,14 +159,13 @@ func answers(ctx context.Context, url string) bool {
 
 // FreeAddrs are n addresses of 127.0.0.1 that nobody listens on.
 func FreeAddrs(n int) ([]string, error) {
+	ports, err := devcluster.FreePorts(n)
+	if err != nil {
+		return nil, err
+	}
 	var all []string
-	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return nil, fmt.Errorf("find a free port: %w", err)
-		}
-		defer l.Close() // all at the end, so that no two are the same
-		all = append(all, l.Addr().String())
+	for _, port := range ports {
+		all = append(all, net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
 	}
 	return all, nil
 }

@@ -136,7 +136,7 @@ func start(t *testing.T) *router {
 	if err := rig.Route(t.Context(), consul, user, l.Addr().String()); err != nil {
 		t.Fatal(err)
 	}
-	r, err := rig.StartRouter(t.Context(), rig.Options{Bin: bin, Dir: dir, Identity: `identity "dev" {}`, Consul: consul.Addr})
+	r, err := rig.StartRouter(t.Context(), rig.Options{Bin: bin, Dir: dir, Config: `identity "dev" {}`, Consul: consul.Addr})
 	if err != nil {
 		t.Fatal(err)
 	}

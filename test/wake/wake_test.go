@@ -23,6 +23,7 @@ import (
 
 	"openclaw-sandbox/internal/catalog"
 	"openclaw-sandbox/internal/sandbox"
+	"openclaw-sandbox/test/rig"
 )
 
 const (
@@ -42,8 +43,8 @@ var client = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64}, T
 
 // ask sends one request to a router; background marks it as one of a page, which
 // must not wake anything.
-func ask(r *router, user string, background bool) (said, int, error) {
-	req, err := http.NewRequest(http.MethodGet, "http://"+r.addr+"/u/"+user+"/who", nil)
+func ask(r *rig.Router, user string, background bool) (said, int, error) {
+	req, err := http.NewRequest(http.MethodGet, "http://"+r.Addr+"/u/"+user+"/who", nil)
 	if err != nil {
 		return said{}, 0, err
 	}
@@ -160,7 +161,7 @@ func (c *cluster) wakeAll(t *testing.T, n int) []int {
 	wg.Go(func() {
 		select {
 		case <-third:
-			c.routers[routers-1].kill()
+			c.routers[routers-1].Kill()
 		case <-time.After(wakeLimit):
 			t.Error("not a third of the users got in")
 		}
@@ -213,7 +214,7 @@ func (c *cluster) inTheirShards(t *testing.T, n int) {
 
 // byHand wants a sandbox that was dispatched without a router, and so without a
 // shard, to be found and not started again.
-func (c *cluster) byHand(t *testing.T, live []*router) {
+func (c *cluster) byHand(t *testing.T, live []*rig.Router) {
 	t.Helper()
 	const user = "by-hand"
 	if _, _, err := c.nomad.Client().Jobs().Dispatch("openclaw", map[string]string{"user": user}, nil, "", nil); err != nil {
@@ -252,7 +253,7 @@ func (c *cluster) entries(t *testing.T, service string) []*consul.ServiceEntry {
 
 // traffic sends requests to running sandboxes until stop is called, half of them
 // such as may not wake anything: for those, only the catalog counts.
-func (c *cluster) traffic(t *testing.T, live []*router, n int, ports []int) (stop func() (asked, failed int)) {
+func (c *cluster) traffic(t *testing.T, live []*rig.Router, n int, ports []int) (stop func() (asked, failed int)) {
 	var asked, failed atomic.Int64
 	end := make(chan struct{})
 	var wg sync.WaitGroup

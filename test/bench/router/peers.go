@@ -72,7 +72,7 @@ func ours(ctx context.Context, bin, dir, upstream string, consul *devcluster.Con
 		return nil, err
 	}
 	r, err := rig.StartRouter(ctx, rig.Options{Bin: filepath.Join(bin, "sandbox-router"), Dir: dir, Consul: consul.Addr,
-		Identity: fmt.Sprintf("identity \"token\" {\n token %q {\n sha256 = %q\n }\n}", user, sum(token))})
+		Config: fmt.Sprintf("identity \"token\" {\n token %q {\n sha256 = %q\n }\n}", user, sum(token))})
 	if err != nil {
 		return nil, err
 	}

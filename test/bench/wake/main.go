@@ -10,7 +10,6 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/signal"
@@ -61,28 +60,30 @@ func run(ctx context.Context) (err error) {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	first, last, closeAll, err := gateways(*wakes + warm + 20)
+	listeners, first, err := rig.Listen(*wakes + warm + 20)
 	if err != nil {
 		return err
 	}
-	defer closeAll()
+	stub := &http.Server{Handler: rig.Gateway()}
+	defer stub.Close()
+	for _, l := range listeners {
+		go stub.Serve(l) // ends with Close
+	}
 	consul, err := devcluster.StartConsul(ctx, filepath.Join(dir, "consul"), 0)
 	if err != nil {
 		return err
 	}
 	stop := context.WithoutCancel(ctx)
 	defer func() { err = errors.Join(err, consul.Stop(stop)) }()
-	nomad, err := devcluster.StartNomad(ctx, devcluster.NomadOptions{Dir: filepath.Join(dir, "nomad"), ConsulAddr: consul.Addr, Bridge: bridge, BridgeSubnet: bridgeSubnet,
-		// The tasks are only pretended, so their number is no matter of this machine's size.
-		ClientConfig: fmt.Sprintf("  cpu_total_compute = 1000000\n  memory_total_mb = 1000000\n  min_dynamic_port = %d\n  max_dynamic_port = %d\n", first, last)})
+	nomad, err := devcluster.StartNomad(ctx, rig.Pretending(dir, consul, bridge, bridgeSubnet, first, len(listeners)))
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, nomad.Stop(stop)) }()
-	if err := register(ctx, nomad.Client(), filepath.Join(*source, "jobs", "openclaw.nomad.hcl")); err != nil {
+	if err := rig.Register(ctx, nomad.Client(), *source, ownStart); err != nil {
 		return err
 	}
-	router, err := rig.StartRouter(ctx, rig.Options{Bin: filepath.Join(*bin, "sandbox-router"), Dir: dir, Identity: `identity "dev" {}`, Consul: consul.Addr, Nomad: nomad.Addr})
+	router, err := rig.StartRouter(ctx, rig.Options{Bin: filepath.Join(*bin, "sandbox-router"), Dir: dir, Config: `identity "dev" {}`, Consul: consul.Addr, Nomad: nomad.Addr})
 	if err != nil {
 		return err
 	}
@@ -104,53 +105,6 @@ func run(ctx context.Context) (err error) {
 		return nil
 	}
 	return table.Replace(*out, "wake", text)
-}
-
-// gateways has one stub answer on n ports in a row, outside those that the kernel
-// gives to outgoing connections.
-func gateways(n int) (first, last int, closeAll func(), err error) {
-	srv := &http.Server{Handler: rig.Gateway()}
-	for first := 20000; first+n < 32000; first += 500 {
-		var all []net.Listener
-		for port := first; port < first+n; port++ {
-			l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
-			if err != nil {
-				break
-			}
-			all = append(all, l)
-		}
-		if len(all) == n {
-			for _, l := range all {
-				go srv.Serve(l)
-			}
-			return first, first + n - 1, func() { srv.Close() }, nil
-		}
-		for _, l := range all {
-			l.Close()
-		}
-	}
-	return 0, 0, nil, fmt.Errorf("no %d free ports in a row", n)
-}
-
-// register registers the product's job with a task that is only pretended.
-func register(ctx context.Context, c *api.Client, file string) error {
-	text, err := os.ReadFile(file)
-	if err != nil {
-		return err
-	}
-	job, err := c.Jobs().ParseHCLOpts(&api.JobsParseRequest{JobHCL: string(text), Canonicalize: true,
-		Variables: "network = \"host\"\naddress_mode = \"host\"\ncommand = \"x\"\ncpu = 10\nmemory = 10\n"})
-	if err != nil {
-		return fmt.Errorf("%s: %w", file, err)
-	}
-	off, one, disk := true, 1, 10
-	job.TaskGroups[0].EphemeralDisk.SizeMB = &disk
-	task := job.TaskGroups[0].Tasks[0]
-	task.Driver, task.Templates = "mock_driver", nil
-	task.Config = map[string]any{"run_for": "24h", "start_block_for": ownStart.String()}
-	task.LogConfig.Disabled, task.LogConfig.MaxFiles, task.LogConfig.MaxFileSizeMB = &off, &one, &one
-	_, _, err = c.Jobs().Register(job, (&api.WriteOptions{}).WithContext(ctx))
-	return err
 }
 
 // phases of a wake, without the task's own start.
