@@ -166,9 +166,6 @@ func (d *Driver) TaskStats(ctx context.Context, id string, interval time.Duratio
 	return d.inner().TaskStats(ctx, id, interval)
 }
 
-// SignalTask is the inner driver's.
-func (d *Driver) SignalTask(id, signal string) error { return d.inner().SignalTask(id, signal) }
-
 // inShell has a shell look the command up. A command that libcontainer itself
 // does not find leaves its start waiting for input that nobody closes, with the
 // container's lock held; a shell says "not found" and ends with 127.
@@ -178,11 +175,17 @@ func inShell(cmd []string) []string {
 
 // ExecTask is the inner driver's, by a shell.
 func (d *Driver) ExecTask(id string, cmd []string, timeout time.Duration) (*drivers.ExecTaskResult, error) {
+	if err := d.awake(id); err != nil {
+		return nil, err
+	}
 	return d.inner().ExecTask(id, inShell(cmd), timeout)
 }
 
 // ExecTaskStreamingRaw is the inner driver's, by a shell.
 func (d *Driver) ExecTaskStreamingRaw(ctx context.Context, id string, cmd []string, tty bool, stream drivers.ExecTaskStream) error {
+	if err := d.awake(id); err != nil {
+		return err
+	}
 	s, ok := d.inner().(drivers.ExecTaskStreamingRawDriver)
 	if !ok {
 		return fmt.Errorf("runtime %s has no interactive exec", d.runtime.Name())

@@ -19,16 +19,8 @@ const freezeTries = 3
 // It always thaws, also when f fails.
 func frozen(z freezer, f func() error) (time.Duration, error) {
 	begin := time.Now()
-	// A v1 freezer can miss a process that is just forking; it then asks to be
-	// thawed and tried again.
-	for try := 1; ; try++ {
-		err := z.freeze()
-		if err == nil {
-			break
-		}
-		if terr := z.thaw(); terr != nil || try == freezeTries {
-			return 0, errors.Join(fmt.Errorf("freeze: %w", err), terr)
-		}
+	if err := hold(z); err != nil {
+		return 0, err
 	}
 	err := f()
 	if terr := z.thaw(); terr != nil {
@@ -37,7 +29,23 @@ func frozen(z freezer, f func() error) (time.Duration, error) {
 	return time.Since(begin), err
 }
 
-// gone is the freezer of a task that has no process any more.
+// hold freezes, or leaves the task thawed and says why.
+func hold(z freezer) error {
+	// A v1 freezer can miss a process that is just forking; it then asks to be
+	// thawed and tried again.
+	for try := 1; ; try++ {
+		err := z.freeze()
+		if err == nil {
+			return nil
+		}
+		if terr := z.thaw(); terr != nil || try == freezeTries {
+			return errors.Join(fmt.Errorf("freeze: %w", err), terr)
+		}
+	}
+}
+
+// gone is the freezer of a task whose processes do not move: they have ended, or
+// stand still already.
 type gone struct{}
 
 func (gone) freeze() error { return nil }

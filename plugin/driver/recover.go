@@ -66,9 +66,8 @@ func (d *Driver) RecoverTask(handle *drivers.TaskHandle) error {
 	if err := t.find(in); err != nil {
 		t.freezer = gone{} // the process ended meanwhile
 	}
-	// A save that the old plugin was in may have left the process frozen.
-	if err := t.freezer.thaw(); err != nil {
-		d.log.Warn("thaw a recovered task", "alloc", cfg.AllocID, "error", err)
+	if err := t.recoverSleep(); err != nil {
+		d.log.Warn("freeze or thaw a recovered task", "alloc", cfg.AllocID, "error", err)
 	}
 	os.RemoveAll(t.stagingDir())
 	d.keep(t)

@@ -24,14 +24,6 @@ func (d *Driver) StopTask(id string, timeout time.Duration, signal string) error
 	if signal == "" {
 		signal = stopSignal
 	}
-	t.stopping.Store(true)
-	// A frozen process would take no signal.
-	t.still.Lock()
-	err = t.freezer.thaw()
-	t.still.Unlock()
-	if err != nil {
-		d.log.Warn("thaw before a stop", "alloc", t.cfg.AllocID, "error", err)
-	}
 	if err := t.stop(timeout, signal); err != nil {
 		return fmt.Errorf("stop: %w", err)
 	}
@@ -40,6 +32,10 @@ func (d *Driver) StopTask(id string, timeout time.Duration, signal string) error
 
 // stop ends the process by the inner driver, which kills it after timeout.
 func (t *task) stop(timeout time.Duration, signal string) error {
+	t.stopping.Store(true)
+	if err := t.wake(); err != nil { // a frozen process would take no signal
+		t.d.log.Warn("thaw before a stop", "alloc", t.cfg.AllocID, "error", err)
+	}
 	return t.insist(timeout+stopMargin, func() error { return t.d.inner().StopTask(t.cfg.ID, timeout, signal) })
 }
 
@@ -85,7 +81,6 @@ func (d *Driver) DestroyTask(id string, force bool) error {
 		if !force {
 			return errors.New("the task is still running")
 		}
-		t.stopping.Store(true)
 		if err := t.stop(0, ""); err != nil && !errors.Is(err, drivers.ErrTaskNotFound) {
 			return fmt.Errorf("destroy: %w", err)
 		}

@@ -32,9 +32,10 @@ type task struct {
 	memento snapshot.Memento
 	procs   processes
 
-	// still guards freezer, and is held while the process is frozen.
+	// still guards freezer and asleep, and is held while a save has the process frozen.
 	still   sync.Mutex
 	freezer freezer
+	asleep  bool // frozen by SIGSTOP, until SIGCONT or a stop
 
 	stopping atomic.Bool // somebody asked the process to end
 	restless bool        // something that outlived the process changes the state still
@@ -128,7 +129,7 @@ func (t *task) live() {
 		case <-timer.C:
 		}
 		changes, took, err := t.look()
-		if err == nil && when.save(time.Now(), changes) {
+		if err == nil && (when.save(time.Now(), changes) || changes.Paths+changes.Quiet > 0 && t.sleeping()) {
 			if err = t.save(false); err == nil {
 				when.did(time.Now())
 				t.noted = ""
@@ -188,7 +189,11 @@ func (t *task) save(final bool) (err error) {
 	defer dir.Close()
 	var c *snapshot.Capture
 	t.still.Lock()
-	pause, err := frozen(t.freezer, func() error {
+	z := t.freezer
+	if t.asleep { // and goes on sleeping
+		z = gone{}
+	}
+	pause, err := frozen(z, func() error {
 		if final && !t.restless {
 			c, err = t.run.Still(ctx, dir)
 		} else {
@@ -257,7 +262,7 @@ const (
 // saved stays on the node until it can.
 func (t *task) finish() {
 	t.still.Lock()
-	t.freezer = gone{}
+	t.freezer, t.asleep = gone{}, false
 	t.still.Unlock()
 	var err error
 	for try := range finalTries {

@@ -1,0 +1,86 @@
+package driver
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"openclaw-sandbox/internal/snapshot"
+)
+
+// SIGSTOP puts a sandbox to sleep with its state saved, whatever becomes of the
+// driver meanwhile; SIGCONT and a stop end the sleep.
+func TestFreeze(t *testing.T) {
+	for _, runtime := range []string{"image", "raw_exec"} {
+		t.Run(runtime, func(t *testing.T) {
+			// Nothing but the freeze is a reason to save so soon.
+			s := up(t, runtime, func(config string) string {
+				return strings.Replace(config, `interval = "1s"`, `interval = "1h"
+  debounce = "1h"`, 1)
+			})
+			a := s.alloc(t, s.run(t, "alice", nil), "sandbox", running)
+			signal := func(name string) {
+				t.Helper()
+				for range 2 { // the second changes nothing
+					if err := s.nomad.Client().Allocations().Signal(a, nil, "gateway", name); err != nil {
+						t.Fatalf("%s: %v", name, err)
+					}
+				}
+			}
+			silent := func(when string) {
+				t.Helper()
+				c := http.Client{Timeout: time.Second}
+				resp, err := c.Get("http://" + s.addr(t, a) + "/pid")
+				if err == nil {
+					resp.Body.Close()
+				}
+				var late net.Error
+				if !errors.As(err, &late) || !late.Timeout() {
+					t.Errorf("%s, a frozen gateway's answer: %v, want none in time", when, err)
+				}
+			}
+			refused := func() bool {
+				ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+				defer cancel()
+				_, err := s.nomad.Client().Allocations().Exec(ctx, a, "gateway", false, []string{"true"}, strings.NewReader(""), &strings.Builder{}, &strings.Builder{}, nil, nil)
+				return err != nil && strings.Contains(err.Error(), "frozen")
+			}
+			pid := s.ask(t, a, "/pid")
+			s.ask(t, a, "/write?name=note&text=first")
+			seq := s.head(t, "alice").Seq
+
+			signal("SIGSTOP")
+			silent("after SIGSTOP")
+			wait(t, "snapshot of the frozen sandbox", func() bool { return s.head(t, "alice").Seq > seq }, func() string { return "" })
+			silent("after its snapshot")
+			if !refused() {
+				t.Error("a command in a frozen sandbox was not refused")
+			}
+
+			s.killPlugin(t)
+			wait(t, "refusal by the next driver", refused, func() string { return "" })
+			silent("under the next driver")
+
+			signal("SIGCONT")
+			if now := s.ask(t, a, "/pid"); now != pid {
+				t.Errorf("thawed, the process is %s, was %s", now, pid)
+			}
+			s.ask(t, a, "/write?name=note&text=second")
+
+			signal("SIGSTOP")
+			end := s.stop(t, a.JobID)
+			if h := s.head(t, "alice"); h.State != snapshot.StateClean {
+				t.Errorf("after the stop the head says %s, want clean\n%s", h.State, events(end))
+			}
+			a = s.alloc(t, s.run(t, "alice", nil), "second start", running)
+			state := strings.TrimPrefix(line(s.ask(t, a, "/env"), "SANDBOX_STATE="), "SANDBOX_STATE=")
+			if got := s.ask(t, a, "/read?path="+state+"/note"); got != "second" {
+				t.Errorf("restored note = %q, want second", got)
+			}
+		})
+	}
+}
