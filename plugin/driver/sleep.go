@@ -23,8 +23,8 @@ func (d *Driver) SignalTask(id, signal string) error {
 	return d.inner().SignalTask(id, signal)
 }
 
-// errFrozen is what is asked of a sandbox that stands still: the command would
-// be frozen at its first step, and hold Nomad's executor with it.
+// errFrozen refuses a command in a sandbox that sleeps: it would be frozen at its
+// first step, and hold Nomad's executor.
 var errFrozen = errors.New("the sandbox is frozen; let it go on with nomad alloc signal -s SIGCONT, then try again")
 
 // awake returns errFrozen for a task that sleeps.
@@ -71,16 +71,16 @@ func (t *task) sleep() error {
 func (t *task) wake() error {
 	t.still.Lock()
 	defer t.still.Unlock()
+	// The mark first: a plugin that takes over in between thaws.
+	if err := os.Remove(t.asleepFile()); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("thaw: %w", err)
+	}
 	if err := t.freezer.thaw(); err != nil {
 		return fmt.Errorf("thaw: %w", err)
 	}
-	if !t.asleep {
-		return nil
-	}
-	t.asleep = false
-	t.d.note(t.cfg, "Thawed")
-	if err := os.Remove(t.asleepFile()); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("thaw: %w", err)
+	if t.asleep {
+		t.asleep = false
+		t.d.note(t.cfg, "Thawed")
 	}
 	return nil
 }

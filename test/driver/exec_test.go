@@ -17,14 +17,20 @@ import (
 
 func (s *stack) exec(t *testing.T, a *api.Allocation, cmd ...string) (int, string) {
 	t.Helper()
+	code, out, err := s.tryExec(t, a, cmd...)
+	if err != nil {
+		t.Errorf("exec %q: %v", cmd, err)
+	}
+	return code, out
+}
+
+// tryExec is exec whose failure is the caller's to judge.
+func (s *stack) tryExec(t *testing.T, a *api.Allocation, cmd ...string) (int, string, error) {
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
 	var out strings.Builder
 	code, err := s.nomad.Client().Allocations().Exec(ctx, a, "gateway", false, cmd, strings.NewReader(""), &out, &out, nil, nil)
-	if err != nil {
-		t.Errorf("exec %q: %v", cmd, err)
-	}
-	return code, out.String()
+	return code, out.String(), err
 }
 
 func TestExecSignalAndStats(t *testing.T) {

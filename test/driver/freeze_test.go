@@ -1,7 +1,6 @@
 package driver
 
 import (
-	"context"
 	"errors"
 	"net"
 	"net/http"
@@ -44,9 +43,7 @@ func TestFreeze(t *testing.T) {
 				}
 			}
 			refused := func() bool {
-				ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-				defer cancel()
-				_, err := s.nomad.Client().Allocations().Exec(ctx, a, "gateway", false, []string{"true"}, strings.NewReader(""), &strings.Builder{}, &strings.Builder{}, nil, nil)
+				_, _, err := s.tryExec(t, a, "true")
 				return err != nil && strings.Contains(err.Error(), "frozen")
 			}
 			pid := s.ask(t, a, "/pid")
