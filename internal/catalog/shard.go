@@ -34,16 +34,18 @@ type shard struct {
 
 // view is one immutable state of a shard.
 type view struct {
-	users map[sandbox.User]Instance
-	early map[sandbox.User]early // learnt, and not yet in users
-	gone  map[string]eviction    // by generation: in users or early, and not believed
-	at    time.Time              // of Consul's last answer
+	users    map[sandbox.User]Instance
+	early    map[sandbox.User]early    // learnt, and not yet in users
+	critical map[sandbox.User]Instance // registered with a check that fails, and not in users
+	gone     map[string]eviction       // by generation: in one of these, and not believed
+	at       time.Time                 // of Consul's last answer
 }
 
-// eviction is what a gateway that did not answer gets.
+// eviction is what a gateway gets that did not answer, or that sleeps.
 type eviction struct {
 	until   time.Time // then it is believed again, if it is still registered
 	created uint64    // of the registration: a later one is of a gateway that was started again
+	asleep  bool      // frozen: believed again only when it is learnt, whatever until is
 }
 
 // evicted tells whether a registered instance is not to be believed now.
@@ -52,13 +54,15 @@ func (v *view) evicted(i Instance) bool {
 		return false
 	}
 	e, ok := v.gone[i.Generation]
-	return ok && time.Now().Before(e.until)
+	return ok && (e.asleep || time.Now().Before(e.until))
 }
 
 // early is a learnt instance, and when it is no longer believed.
 type early struct {
 	Instance
 	until time.Time
+	// thawed: its check may fail until Consul has run it again.
+	thawed bool
 }
 
 // look is a point look-up that others join. err may be read once done is closed.
@@ -112,13 +116,18 @@ func (s *shard) learn(i Instance) {
 	if was == nil {
 		return // before the first view nothing is known to be newer or older
 	}
-	is := &view{users: was.users, early: was.early, gone: maps.Clone(was.gone), at: was.at}
+	is := *was
+	is.gone = maps.Clone(was.gone)
 	delete(is.gone, i.Generation)
 	if shown, ok := was.users[i.User]; !ok || shown.Generation != i.Generation && was.evicted(shown) {
-		i.created = s.index
-		is.early = with(was.early, i.User, early{i, time.Now().Add(earlyFor)})
+		e := early{Instance: i, until: time.Now().Add(earlyFor)}
+		e.created = s.index
+		if c, fails := was.critical[i.User]; fails && c.Generation == i.Generation {
+			e.Instance, e.until, e.thawed = c, time.Now().Add(backFor), true
+		}
+		is.early = with(was.early, i.User, e)
 	}
-	s.replace(was, is)
+	s.replace(was, &is)
 }
 
 func (s *shard) evict(u sandbox.User, generation string) {
@@ -135,7 +144,12 @@ func (s *shard) evict(u sandbox.User, generation string) {
 	if i.Generation != generation {
 		return
 	}
-	s.replace(was, &view{users: was.users, early: was.early, gone: with(was.gone, generation, eviction{time.Now().Add(goneFor), i.created}), at: was.at})
+	if was.gone[generation].asleep {
+		return // that it does not answer is no news
+	}
+	is := *was
+	is.gone = with(was.gone, generation, eviction{until: time.Now().Add(goneFor), created: i.created})
+	s.replace(was, &is)
 }
 
 // with is a copy of m that has one more.
@@ -273,6 +287,7 @@ func (s *shard) publish(entries []entry, index uint64, reset bool) {
 	}
 	s.index = index
 	warned, critical := map[string]bool{}, map[string]bool{}
+	var failing []Instance
 	for n := range entries {
 		e := &entries[n]
 		i, err := e.instance()
@@ -284,6 +299,7 @@ func (s *shard) publish(entries []entry, index uint64, reset bool) {
 			continue
 		case !e.passing():
 			critical[i.Generation] = true
+			failing = append(failing, i)
 			continue
 		}
 		if was, ok := is.users[i.User]; !ok || i.newer(was) {
@@ -291,6 +307,7 @@ func (s *shard) publish(entries []entry, index uint64, reset bool) {
 		}
 	}
 	s.warned = warned
+	is.fails(failing)
 	was := s.view.Load()
 	if was != nil {
 		is.gone = is.stillGone(was.gone)
@@ -320,7 +337,7 @@ func (v *view) keep(was map[sandbox.User]Instance, critical map[string]bool, unt
 		if v.early == nil {
 			v.early = map[sandbox.User]early{}
 		}
-		v.early[u] = early{i, until}
+		v.early[u] = early{Instance: i, until: until}
 	}
 }
 
@@ -331,12 +348,22 @@ func (v *view) stillGone(was map[string]eviction) map[string]eviction {
 		return nil
 	}
 	out := maps.Clone(was)
-	maps.DeleteFunc(out, func(_ string, e eviction) bool { return v.at.After(e.until) })
-	for _, i := range v.users {
-		if e, ok := out[i.Generation]; ok && i.created > e.created {
+	maps.DeleteFunc(out, func(_ string, e eviction) bool { return !e.asleep && v.at.After(e.until) })
+	shown := map[string]bool{}
+	note := func(i Instance) {
+		e, ok := out[i.Generation]
+		if shown[i.Generation] = true; ok && i.created > e.created {
 			delete(out, i.Generation)
 		}
 	}
+	for _, i := range v.users {
+		note(i)
+	}
+	for _, i := range v.critical {
+		note(i)
+	}
+	// What sleeps may do so for ever, but not longer than it is registered.
+	maps.DeleteFunc(out, func(generation string, e eviction) bool { return e.asleep && !shown[generation] })
 	return out
 }
 
@@ -347,7 +374,7 @@ func (s *shard) stillEarly(learnt map[sandbox.User]early, is *view, critical map
 	var out map[sandbox.User]early
 	for u, e := range learnt {
 		i, shown := is.users[u]
-		if s.expired(e) || shown && (i.Generation == e.Generation || i.newer(e.Instance)) || critical[e.Generation] && (!justBack || is.evicted(e.Instance)) {
+		if s.expired(e) || shown && (i.Generation == e.Generation || i.newer(e.Instance)) || critical[e.Generation] && !e.thawed && (!justBack || is.evicted(e.Instance)) {
 			continue
 		}
 		if out == nil {
