@@ -7,6 +7,7 @@
 package events
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -14,6 +15,7 @@ import (
 	"io"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -28,6 +30,10 @@ type Config struct {
 	Namespace, Prefix string
 	// MinBackoff and MaxBackoff bound the pause before a broken stream is opened again.
 	MinBackoff, MaxBackoff time.Duration
+	// Marked, if set, is told of every allocation of these jobs whose event has the text
+	// Mark in it, followed or not. It must return soon.
+	Mark   string
+	Marked func(*nomad.Allocation)
 	// Silence is how long a stream that says nothing is believed to be alive; Nomad
 	// sends a heartbeat every 30 s.
 	Silence time.Duration
@@ -228,13 +234,13 @@ type event struct {
 
 func (s *Stream) hand(e event) error {
 	// The job's id is among an event's filter keys.
-	job := ""
-	for _, k := range e.FilterKeys {
-		if strings.HasPrefix(k, s.config.Prefix) && s.followed(k) {
-			job = k
-		}
+	at := slices.IndexFunc(e.FilterKeys, func(k string) bool { return strings.HasPrefix(k, s.config.Prefix) })
+	if at < 0 {
+		return nil
 	}
-	if job == "" {
+	job := e.FilterKeys[at]
+	marked := s.config.Marked != nil && e.Topic == nomad.TopicAllocation && bytes.Contains(e.Payload, []byte(s.config.Mark))
+	if !marked && !s.followed(job) {
 		return nil
 	}
 	var p struct {
@@ -243,6 +249,9 @@ func (s *Stream) hand(e event) error {
 	}
 	if err := json.Unmarshal(e.Payload, &p); err != nil {
 		return err
+	}
+	if marked && p.Allocation != nil && p.Allocation.JobID == job {
+		s.config.Marked(p.Allocation)
 	}
 	switch {
 	case p.Allocation != nil && p.Allocation.JobID == job:

@@ -50,6 +50,12 @@ type Config struct {
 	// Reach tells whether a gateway takes connections at addr (host:port). It is asked
 	// about one that was evicted and that Consul still shows; nil believes Consul.
 	Reach func(ctx context.Context, addr string) error
+	// Answers tells whether a gateway at addr answers, which more than takes a
+	// connection: one that is frozen does not. Nil believes that one that was let go on does.
+	Answers func(ctx context.Context, addr string) error
+	// Waits tells whether somebody waits for an answer of the user's gateway. If so
+	// while it falls asleep, it is let go on at once. Nil: nobody ever does.
+	Waits func(u sandbox.User) bool
 
 	// MaxStarting is how many starts there are at a time; further ones queue, MaxQueued
 	// of them at most. MaxSandboxes is how many sandboxes may live in all, whoever
@@ -77,6 +83,11 @@ type Locator interface {
 	Learn(i catalog.Instance)
 	// Evict takes away what does not answer, for a while.
 	Evict(u sandbox.User, generation string)
+	// Sleep and Rouse note that a gateway was frozen, or let go on by somebody; Dormant
+	// is the user's gateway that is frozen, or whose check fails.
+	Sleep(u sandbox.User, generation string)
+	Rouse(u sandbox.User, generation string)
+	Dormant(u sandbox.User) (catalog.Instance, catalog.State, bool)
 }
 
 // maxCalls bounds how many flights talk to Consul and Nomad at once: their agents
@@ -114,9 +125,11 @@ func New(ctx context.Context, c Config, nc *nomad.Client, cc *consul.Client, l L
 		observe = func(string, time.Duration) {}
 	}
 	stream := events.DefaultConfig()
-	stream.Namespace, stream.Prefix = c.Namespace, c.children()
+	stream.Namespace, stream.Prefix, stream.Mark = c.Namespace, c.children(), sandbox.SleepAnnotation
 	launcher := &Launcher{calls: make(chan struct{}, maxCalls), ctx: ctx, config: c, nomad: nc, consul: cc, locator: l, log: log, observe: observe,
-		events: events.New(stream, nc, log), flights: map[sandbox.User]*Flight{}, failed: map[sandbox.User]failed{}, starts: map[sandbox.User]*allowance{}}
+		flights: map[sandbox.User]*Flight{}, failed: map[sandbox.User]failed{}, starts: map[sandbox.User]*allowance{}}
+	stream.Marked = launcher.notice
+	launcher.events = events.New(stream, nc, log)
 	launcher.wg.Go(func() { launcher.events.Run(ctx) })
 	return launcher
 }
@@ -178,6 +191,13 @@ func (l *Launcher) Wake(u sandbox.User, retry bool) *Flight {
 		return f
 	}
 	f := newFlight(u)
+	if _, state, ok := l.locator.Dormant(u); ok && state == catalog.Asleep {
+		// It has its place already, so that no limit of starts is in its way.
+		f.thaw = true
+		l.flights[u] = f
+		l.wg.Go(func() { l.fly(f) })
+		return f
+	}
 	if refused := l.refuse(u); refused != nil {
 		f.fail(refused)
 		return f
@@ -216,6 +236,9 @@ func (l *Launcher) fly(f *Flight) {
 		delete(l.failed, f.User)
 		f.land(instance)
 	}
+	if f.thaw {
+		return
+	}
 	if !f.dispatched {
 		l.refund(f.User) // it ran already, or nothing came of the start
 	}
@@ -240,6 +263,11 @@ func (l *Launcher) explain(ctx context.Context, err error) *sandbox.Failure {
 
 // start brings the user's gateway into the catalog.
 func (l *Launcher) start(ctx context.Context, f *Flight) (catalog.Instance, error) {
+	if i, err := l.thaw(ctx, f); err == nil {
+		return i, nil
+	} else if err != errNotAsleep {
+		l.log.Warn("a frozen sandbox was not let go on; looking what became of it", "user", f.User, "error", err)
+	}
 	// The catalog may be a moment behind: a gateway that Consul knows needs no start.
 	if err := l.refresh(ctx, f.User); err != nil {
 		l.log.Warn("start without Consul", "user", f.User, "error", err)

@@ -63,9 +63,27 @@ type fakeLocator struct {
 	learn   func(catalog.Instance)
 	evict   func(generation string)
 	lookup  func() (catalog.Instance, bool)
+	dormant func() (catalog.Instance, catalog.State, bool)
+	slept   func(asleep bool, generation string)
 }
 
 var _ Locator = (*fakeLocator)(nil)
+
+func (f *fakeLocator) Dormant(sandbox.User) (i catalog.Instance, s catalog.State, ok bool) {
+	if f.dormant == nil {
+		return i, s, false
+	}
+	return f.dormant()
+}
+
+func (f *fakeLocator) Sleep(_ sandbox.User, generation string) { f.sleeps(true, generation) }
+func (f *fakeLocator) Rouse(_ sandbox.User, generation string) { f.sleeps(false, generation) }
+
+func (f *fakeLocator) sleeps(asleep bool, generation string) {
+	if f.slept != nil {
+		f.slept(asleep, generation)
+	}
+}
 
 func (f *fakeLocator) Lookup(sandbox.User) (catalog.Instance, bool) {
 	if f.lookup == nil {

@@ -8,25 +8,32 @@ const (
 	SleepAnnotation = "sandbox.sleep"
 	SleepFrozen     = "frozen"
 	SleepThawed     = "thawed"
+	// userAnnotation says whose sandbox it is: an event does not name the job's meta.
+	userAnnotation = "sandbox.user"
 )
 
-// SleepAnnotations are those of a task event that tells that the sandbox was
+// SleepAnnotations are those of a task event that tells that the user's sandbox was
 // frozen or thawed.
-func SleepAnnotations(asleep bool) map[string]string {
+func SleepAnnotations(u User, asleep bool) map[string]string {
+	m := map[string]string{SleepAnnotation: SleepThawed, userAnnotation: string(u)}
 	if asleep {
-		return map[string]string{SleepAnnotation: SleepFrozen}
+		m[SleepAnnotation] = SleepFrozen
 	}
-	return map[string]string{SleepAnnotation: SleepThawed}
+	return m
 }
 
 // AsleepFrom is the reverse of SleepAnnotations; told is false when the event
 // does not say whether the sandbox is frozen.
-func AsleepFrom(m map[string]string) (asleep, told bool) {
+func AsleepFrom(m map[string]string) (u User, asleep, told bool) {
+	u, err := ParseUser(m[userAnnotation])
+	if err != nil {
+		return "", false, false
+	}
 	switch m[SleepAnnotation] {
 	case SleepFrozen:
-		return true, true
+		return u, true, true
 	case SleepThawed:
-		return false, true
+		return u, false, true
 	}
-	return false, false
+	return "", false, false
 }

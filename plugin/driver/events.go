@@ -53,9 +53,9 @@ func (d *Driver) note(cfg *drivers.TaskConfig, format string, args ...any) {
 
 // tellSleep makes a task event that tells the router too that the sandbox is frozen
 // or thawed.
-func (d *Driver) tellSleep(cfg *drivers.TaskConfig, asleep bool, message string) {
-	d.events.EmitEvent(&drivers.TaskEvent{TaskID: cfg.ID, TaskName: cfg.Name, AllocID: cfg.AllocID, Timestamp: time.Now(),
-		Message: message, Annotations: sandbox.SleepAnnotations(asleep)})
+func (t *task) tellSleep(asleep bool, message string) {
+	t.d.events.EmitEvent(&drivers.TaskEvent{TaskID: t.cfg.ID, TaskName: t.cfg.Name, AllocID: t.cfg.AllocID, Timestamp: time.Now(),
+		Message: message, Annotations: sandbox.SleepAnnotations(t.user, asleep)})
 }
 
 // progressEvery is how often a restore reports, at most.

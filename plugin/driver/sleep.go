@@ -63,7 +63,7 @@ func (t *task) sleep() error {
 		return errors.Join(err, os.Remove(t.asleepFile()))
 	}
 	t.asleep = true
-	t.d.tellSleep(t.cfg, true, "Frozen")
+	t.tellSleep(true, "Frozen")
 	return nil
 }
 
@@ -80,7 +80,7 @@ func (t *task) wake() error {
 	}
 	if t.asleep {
 		t.asleep = false
-		t.d.tellSleep(t.cfg, false, "Thawed")
+		t.tellSleep(false, "Thawed")
 	}
 	return nil
 }
