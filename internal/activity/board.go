@@ -216,6 +216,9 @@ type View struct {
 // Mark is what is known of a user.
 func (v View) Mark(u sandbox.User) Mark { return v.own.Mark(u).Merge(v.others[u]) }
 
+// Own is what this router knows of a user by now.
+func (v View) Own(u sandbox.User) Mark { return v.own.Mark(u) }
+
 // Read asks Consul what all routers know, and takes over what those knew that are
 // gone: whoever was connected to one of them was active until now.
 func (b *Board) Read(ctx context.Context) (View, error) {

@@ -25,7 +25,7 @@ var (
 
 // RefusedError is a request that the gateway did not accept. It is ErrRefused.
 type RefusedError struct {
-	Method  string // "connect" or "chat.send"
+	Method  string // "connect", "chat.send", …
 	Code    string // the gateway's, for example CodeInvalid
 	Message string // what the gateway says about it
 }
@@ -77,10 +77,16 @@ type Client struct {
 	early []frame
 }
 
-// Dial connects to the gateway at addr (host:port). header carries the identity
-// that the gateway trusts; host is the name under which the user knows it. ctx
-// bounds the client's whole life.
-func Dial(ctx context.Context, addr, host string, header http.Header, dial func(ctx context.Context, network, addr string) (net.Conn, error)) (*Client, error) {
+// What a client may ask for: the gateway's names of what it grants an operator.
+var (
+	ToTalk    = []string{"operator.read", "operator.write"}
+	ToOperate = []string{"operator.admin", "operator.read", "operator.write"} // what Quiet and Due need
+)
+
+// Dial connects to the gateway at addr (host:port) for what the client is to do,
+// ToTalk or ToOperate. header carries the identity that the gateway trusts; host is
+// the name under which the user knows it. ctx bounds the client's whole life.
+func Dial(ctx context.Context, addr, host string, header http.Header, scopes []string, dial func(ctx context.Context, network, addr string) (net.Conn, error)) (*Client, error) {
 	h := header.Clone()
 	h.Set("Host", host)
 	d := websocket.Dialer{HandshakeTimeout: handshakeTimeout, NetDialContext: dial}
@@ -95,7 +101,7 @@ func Dial(ctx context.Context, addr, host string, header http.Header, dial func(
 	c := &Client{conn: conn}
 	// gorilla's reads know no context: closing the connection ends them.
 	c.stop = context.AfterFunc(ctx, func() { conn.Close() })
-	if err := c.hello(); err != nil {
+	if err := c.hello(scopes); err != nil {
 		c.Close()
 		return nil, err
 	}
@@ -134,7 +140,7 @@ func (c *Client) read() (frame, error) {
 }
 
 // hello answers the gateway's challenge.
-func (c *Client) hello() error {
+func (c *Client) hello(scopes []string) error {
 	late := time.AfterFunc(handshakeTimeout, func() { c.conn.Close() })
 	defer late.Stop()
 	for {
@@ -149,7 +155,7 @@ func (c *Client) hello() error {
 	_, err := c.call("connect", map[string]any{
 		"minProtocol": protocol, "maxProtocol": protocol, "role": "operator",
 		"client": map[string]string{"id": "gateway-client", "version": "1.0.0", "platform": "linux", "mode": "backend"},
-		"scopes": []string{"operator.read", "operator.write"},
+		"scopes": scopes,
 	})
 	return err
 }

@@ -20,7 +20,7 @@ func identity(user string) http.Header {
 
 func dial(t *testing.T, ctx context.Context, addr, user string) (*chat.Client, error) {
 	t.Helper()
-	c, err := chat.Dial(ctx, addr, "alice.localhost:8080", identity(user), (&net.Dialer{}).DialContext)
+	c, err := chat.Dial(ctx, addr, "alice.localhost:8080", identity(user), chat.ToOperate, (&net.Dialer{}).DialContext)
 	if err == nil {
 		t.Cleanup(func() { c.Close() })
 	}

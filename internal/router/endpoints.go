@@ -202,7 +202,7 @@ func (rt *Router) chat(w http.ResponseWriter, r *http.Request, c call) {
 		rt.proxy.Note(string(c.user), classify(r).active())
 		h := http.Header{}
 		rt.proxy.SetIdentity(h, r, string(c.user))
-		client, err = chat.Dial(r.Context(), i.Addr, r.Host, h, rt.proxy.Dial)
+		client, err = chat.Dial(r.Context(), i.Addr, r.Host, h, chat.ToTalk, rt.proxy.Dial)
 		return err
 	})
 	if err != nil {

@@ -147,7 +147,7 @@ func converse(t *testing.T, e *engine) {
 	}
 	talk, cancel := context.WithTimeout(t.Context(), chatLimit)
 	defer cancel()
-	c, err := chat.Dial(talk, addr, "alice.localhost", header, (&net.Dialer{}).DialContext)
+	c, err := chat.Dial(talk, addr, "alice.localhost", header, chat.ToTalk, (&net.Dialer{}).DialContext)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,0 +1,70 @@
+// Package idle freezes and stops sandboxes that nobody uses, and wakes them for
+// what they have scheduled. Of all routers one does so, the holder of a Consul lock:
+// the reaper. It decides by what all routers know of their clients (package
+// activity) and by the user's policy, asks the gateway itself before it acts, and
+// writes down what it did and why.
+package idle
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// Policy is how long a user's sandbox may be idle. Zero durations are never.
+type Policy struct {
+	// FreezeAfter is how long nobody was connected, and StopAfter how long nobody did
+	// anything, open page or not.
+	FreezeAfter, StopAfter time.Duration
+	// AlwaysOn is never frozen nor stopped, and started if it does not run.
+	AlwaysOn bool
+}
+
+// Override is what differs for one user from the router's config, as it lies in
+// Consul's KV below PolicyPrefix.
+type Override struct {
+	FreezeAfter *Duration `json:"freeze_after,omitempty"`
+	StopAfter   *Duration `json:"stop_after,omitempty"`
+	AlwaysOn    bool      `json:"always_on,omitempty"`
+	Comment     string    `json:"comment,omitempty"`
+}
+
+// PolicyPrefix is where overrides lie in Consul's KV, one key a user.
+const PolicyPrefix = "openclaw/policy/"
+
+// Duration is a time.Duration as text in JSON, such as "90m"; "0s" is never.
+type Duration time.Duration
+
+// MarshalText is the reverse of UnmarshalText.
+func (d Duration) MarshalText() ([]byte, error) { return []byte(time.Duration(d).String()), nil }
+
+// UnmarshalText returns an error for what is no duration, or a negative one.
+func (d *Duration) UnmarshalText(text []byte) error {
+	v, err := time.ParseDuration(string(text))
+	if err == nil && v < 0 {
+		err = errors.New("want 0s for never, or more")
+	}
+	*d = Duration(v)
+	return err
+}
+
+// ParseOverride reads what lies in the KV.
+func ParseOverride(text []byte) (o Override, err error) {
+	if err := json.Unmarshal(text, &o); err != nil {
+		return o, fmt.Errorf("policy: %w", err)
+	}
+	return o, nil
+}
+
+// With is the policy of a user with an override.
+func (p Policy) With(o Override) Policy {
+	if o.FreezeAfter != nil {
+		p.FreezeAfter = time.Duration(*o.FreezeAfter)
+	}
+	if o.StopAfter != nil {
+		p.StopAfter = time.Duration(*o.StopAfter)
+	}
+	p.AlwaysOn = o.AlwaysOn
+	return p
+}
