@@ -64,6 +64,13 @@ wake {
   user_starts_per_hour = 60   # of one user by this router; beyond, 429. 0: no limit
 }
 
+idle {
+  freeze_after = "5m"  # after the last client was connected; 0s: never
+  stop_after   = "30m" # after the last activity, open page or not; 0s: never
+  wake_ahead   = "30s" # how long before a scheduled job a stopped sandbox is started
+  period       = "10s" # how often routers tell each other what clients do, and one of them looks
+}
+
 upstream {
   dial_timeout     = "5s"
   head_timeout     = "0s"        # for the head of a gateway's answer; 0s: no limit, as an agent's turn may take long

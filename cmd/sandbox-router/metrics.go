@@ -11,6 +11,7 @@ import (
 
 	"openclaw-sandbox/internal/catalog"
 	"openclaw-sandbox/internal/drain"
+	"openclaw-sandbox/internal/idle"
 	"openclaw-sandbox/internal/launch"
 )
 
@@ -19,6 +20,7 @@ type metrics struct {
 	registry *prometheus.Registry
 	requests *prometheus.CounterVec
 	wakes    *prometheus.HistogramVec
+	acts     *prometheus.CounterVec
 }
 
 func newMetrics() *metrics {
@@ -28,13 +30,15 @@ func newMetrics() *metrics {
 			Help: "Requests, by class of the answer's status; 1xx is an upgrade."}, []string{"class"}),
 		wakes: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "sandbox_router_wake_seconds",
 			Help: "Starts, from the first request to the gateway in the catalog, by outcome.", Buckets: []float64{.5, 1, 2, 4, 6, 8, 10, 15, 20, 30, 60, 120, 240}}, []string{"outcome"}),
+		acts: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "sandbox_router_idle_acts_total",
+			Help: "Idle sandboxes that this router froze or stopped."}, []string{"act"}),
 	}
-	m.registry.MustRegister(m.requests, m.wakes, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	m.registry.MustRegister(m.requests, m.wakes, m.acts, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
 
 // watch adds what is read at each scrape.
-func (m *metrics) watch(c *catalog.Catalog, d *drain.Drain, l *launch.Launcher) {
+func (m *metrics) watch(c *catalog.Catalog, d *drain.Drain, l *launch.Launcher, i idlers) {
 	gauge := func(name, help string, value func() float64) {
 		m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, value))
 	}
@@ -48,12 +52,22 @@ func (m *metrics) watch(c *catalog.Catalog, d *drain.Drain, l *launch.Launcher) 
 		}
 		return 0
 	})
+	gauge("sandbox_router_reaper", "1 at the router that freezes and stops idle sandboxes.", func() float64 {
+		if i.reaper.Holds() {
+			return 1
+		}
+		return 0
+	})
+	m.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "sandbox_router_activity_writes_total",
+		Help: "Transactions that told other routers what clients do; one every idle.period at most."}, func() float64 { return float64(i.board.Writes()) }))
 	gauge("sandbox_router_websockets", "Open upgraded connections.", func() float64 { return float64(d.Open()) })
 }
 
 func (m *metrics) wake(outcome string, took time.Duration) {
 	m.wakes.WithLabelValues(outcome).Observe(took.Seconds())
 }
+
+func (m *metrics) reaped(a idle.Act) { m.acts.WithLabelValues(string(a)).Inc() }
 
 func (m *metrics) handler() http.Handler {
 	mux := http.NewServeMux()

@@ -11,9 +11,13 @@ import (
 	consul "github.com/hashicorp/consul/api"
 	nomad "github.com/hashicorp/nomad/api"
 
+	"openclaw-sandbox/internal/activity"
 	"openclaw-sandbox/internal/catalog"
+	"openclaw-sandbox/internal/config"
 	"openclaw-sandbox/internal/drain"
+	"openclaw-sandbox/internal/idle"
 	"openclaw-sandbox/internal/launch"
+	"openclaw-sandbox/internal/proxy"
 	"openclaw-sandbox/test/bench/table"
 )
 
@@ -36,7 +40,9 @@ func TestMetricsReference(t *testing.T) {
 	launcher := launch.New(t.Context(), launch.DefaultConfig(), nc, cc, cat, log, nil)
 	t.Cleanup(launcher.Wait)
 	m := newMetrics()
-	m.watch(cat, drain.New(), launcher)
+	w := &watcher{Tracker: activity.NewTracker(), catalog: cat, launcher: launcher}
+	m.watch(cat, drain.New(), launcher, newIdlers(config.NewConfig(), cc, w, proxy.New(proxy.Config{}, log), m, log))
+	m.reaped(idle.Stop)
 	m.requests.WithLabelValues("2xx") // a family without a value is not gathered
 	m.wakes.WithLabelValues("ready")
 	families, err := m.registry.Gather()

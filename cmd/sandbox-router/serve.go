@@ -14,6 +14,7 @@ import (
 	nomad "github.com/hashicorp/nomad/api"
 	"golang.org/x/sync/errgroup"
 
+	"openclaw-sandbox/internal/activity"
 	"openclaw-sandbox/internal/catalog"
 	"openclaw-sandbox/internal/config"
 	"openclaw-sandbox/internal/drain"
@@ -55,17 +56,22 @@ func serve(ctx context.Context, c config.Config, logTo io.Writer) error {
 	}
 	starts.StartTimeout, starts.CapacityWait, starts.RetryAfter = c.StartTimeout, c.CapacityWait, c.RetryAfter
 	starts.RetryMin, starts.MaxStarting, starts.MaxQueued, starts.MaxSandboxes, starts.UserStarts = c.RetryMin, c.MaxStarting, c.MaxQueued, c.MaxSandboxes, c.UserStarts
-	px := proxy.New(proxy.Config{DialTimeout: c.DialTimeout, HeadTimeout: c.HeadTimeout, IdleTimeout: c.IdleTimeout, ForwardedClient: c.ForwardedClient, Scheme: c.Scheme}, log)
-	starts.Reach = px.Reach
+	clients := &watcher{Tracker: activity.NewTracker(), catalog: cat}
+	px := proxy.New(proxy.Config{DialTimeout: c.DialTimeout, HeadTimeout: c.HeadTimeout, IdleTimeout: c.IdleTimeout, ForwardedClient: c.ForwardedClient, Scheme: c.Scheme,
+		Active: clients.active, Socket: clients.socket}, log)
+	starts.Reach, starts.Answers, starts.Waits = px.Reach, px.Answers, clients.waits
 	launcher := launch.New(life, starts, nc, cc, cat, log, m.wake)
+	clients.launcher = launcher
+	lazy := newIdlers(c, cc, clients, px, m, log)
 
 	draining := drain.New()
 	who, people := methods(life, c, log)
-	rt := router.New(router.Config{Domain: c.Domain, HoldTimeout: c.HoldTimeout}, who, cat, starter{launcher}, px, draining.Begun(), log)
+	rt := router.New(router.Config{Domain: c.Domain, HoldTimeout: c.HoldTimeout}, who, cat, starter{launcher}, clients, px, draining.Begun(), log)
+	rt.UseAccounts(lazy.books)
 	if people != nil {
 		rt.UseLogin(people)
 	}
-	m.watch(cat, draining, launcher)
+	m.watch(cat, draining, launcher, lazy)
 
 	seen := []func(answered){m.count}
 	if c.AccessLog {
@@ -80,6 +86,7 @@ func serve(ctx context.Context, c config.Config, logTo io.Writer) error {
 	metricsSrv := &http.Server{Handler: m.handler(), ReadHeaderTimeout: headTimeout}
 	var g errgroup.Group
 	g.Go(func() error { return ignore(cat.Run(life), context.Canceled) })
+	lazy.run(life, g.Go)
 	g.Go(func() error { return ignore(srv.Serve(listener), http.ErrServerClosed) })
 	if c.MetricsListen != "" {
 		ml, err := net.Listen("tcp", c.MetricsListen)

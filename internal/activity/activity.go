@@ -39,6 +39,7 @@ type Mark struct {
 	Left    time.Time // when the last client went; zero if none did
 	Clients int       // connected: WebSockets, and requests that are being answered
 	Working int       // of these, requests that count as activity until they are answered
+	Waiting int       // of Clients, requests of either kind, at this router
 }
 
 // Merge is what two routers know together.
@@ -110,12 +111,28 @@ func (t *Tracker) Note(u sandbox.User, k Kind) {
 	t.change(u, func(m *Mark) { m.Last, m.Kind = now, k })
 }
 
-// Enter notes a client that stays: a WebSocket (None), or a request until it is
-// answered, which is activity for so long unless its kind is None. Leave is its end.
+// Open notes a WebSocket, and Close its end.
+func (t *Tracker) Open(u sandbox.User) { t.change(u, func(m *Mark) { m.Clients++ }) }
+
+// Close ends what Open began.
+func (t *Tracker) Close(u sandbox.User) {
+	now := time.Now()
+	t.change(u, func(m *Mark) { m.leave(now) })
+}
+
+func (m *Mark) leave(now time.Time) {
+	if m.Clients--; m.Clients == 0 {
+		m.Left = now
+	}
+}
+
+// Enter notes a request, which is activity until it is answered unless its kind is
+// None. Leave is its end.
 func (t *Tracker) Enter(u sandbox.User, k Kind) {
 	now := time.Now()
 	t.change(u, func(m *Mark) {
 		m.Clients++
+		m.Waiting++
 		if k != None {
 			m.Working++
 			m.Last, m.Kind = now, k
@@ -127,10 +144,8 @@ func (t *Tracker) Enter(u sandbox.User, k Kind) {
 func (t *Tracker) Leave(u sandbox.User, k Kind) {
 	now := time.Now()
 	t.change(u, func(m *Mark) {
-		m.Clients--
-		if m.Clients == 0 {
-			m.Left = now
-		}
+		m.leave(now)
+		m.Waiting--
 		if k != None {
 			m.Working--
 			m.Last, m.Kind = now, k

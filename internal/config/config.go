@@ -50,6 +50,8 @@ type Config struct {
 	MaxSandboxes int           // live sandboxes in all; 0 for no limit
 	UserStarts   int           // starts of one user an hour; 0 for no limit
 
+	Idle Idle
+
 	DialTimeout     time.Duration
 	HeadTimeout     time.Duration // for the head of a gateway's answer; 0 is no limit
 	IdleTimeout     time.Duration // of pooled connections to a gateway; it closes its own after 5 s
@@ -70,6 +72,7 @@ func NewConfig() Config {
 		Service: "openclaw-gateway", Shards: 1, Job: "openclaw",
 		HoldTimeout: 2 * time.Minute, StartTimeout: 3 * time.Minute, CapacityWait: 10 * time.Second, RetryMin: 2 * time.Second, RetryAfter: time.Minute,
 		MaxStarting: 64, MaxQueued: 1000, UserStarts: 60,
+		Idle:        newIdle(),
 		DialTimeout: 5 * time.Second, IdleTimeout: 4 * time.Second, ForwardedClient: "192.0.2.1",
 	}
 }
@@ -89,6 +92,7 @@ type file struct {
 	Consul   *consulBlock    `hcl:"consul,block"`
 	Nomad    *nomadBlock     `hcl:"nomad,block"`
 	Wake     *wakeBlock      `hcl:"wake,block"`
+	Idle     *idleBlock      `hcl:"idle,block"`
 	Upstream *upstreamBlock  `hcl:"upstream,block"`
 }
 
@@ -190,6 +194,7 @@ func (f *file) apply(c *Config, body hcl.Body) hcl.Diagnostics {
 		bad.count("wake.max_sandboxes", &c.MaxSandboxes, b.MaxSandboxes)
 		bad.count("wake.user_starts_per_hour", &c.UserStarts, b.UserStarts)
 	}
+	f.Idle.apply(&c.Idle, &bad)
 	if b := f.Upstream; b != nil {
 		bad.duration("upstream.dial_timeout", &c.DialTimeout, b.DialTimeout, 1)
 		bad.duration("upstream.head_timeout", &c.HeadTimeout, b.HeadTimeout, 0)

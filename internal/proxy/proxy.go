@@ -39,6 +39,9 @@ type Config struct {
 	// called from many goroutines, for a WebSocket once per read of the connection,
 	// and must return at once.
 	Active func(user string, kind Kind)
+	// Socket, if set, is told of each WebSocket when it opens and when it has ended. It
+	// must return at once.
+	Socket func(user string, open bool)
 }
 
 // Kind is what a client does.
@@ -275,6 +278,27 @@ func (p *Proxy) Reach(ctx context.Context, addr string) error {
 	}
 	return conn.Close()
 }
+
+// Answers tells whether the gateway at addr gives an answer. One that was frozen
+// takes connections, and does not.
+func (p *Proxy) Answers(ctx context.Context, addr string) error {
+	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
+	defer cancel()
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+addr+"/healthz", nil)
+	if err != nil {
+		return err
+	}
+	t := &http.Transport{DialContext: p.Dial, DisableKeepAlives: true, MaxResponseHeaderBytes: maxHead}
+	resp, err := t.RoundTrip(r)
+	if err != nil {
+		return err
+	}
+	return resp.Body.Close()
+}
+
+// answerTimeout bounds one question of Answers; a gateway that was let go on took
+// 0.1 to 0.2 s.
+const answerTimeout = 5 * time.Second
 
 // Close drops idle connections and ends WebSockets.
 func (p *Proxy) Close() {

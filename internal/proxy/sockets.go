@@ -42,6 +42,7 @@ func (p *Proxy) joined(s *socket) {
 
 // left forgets a socket that has ended.
 func (p *Proxy) left(s *socket) {
+	p.socket(s.target.User, false)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	s.over = true
@@ -51,6 +52,13 @@ func (p *Proxy) left(s *socket) {
 	}
 	if delete(of.open, s); len(of.open) == 0 {
 		delete(p.sockets, s.target.User)
+	}
+}
+
+// socket tells Config.Socket of a WebSocket's begin or end.
+func (p *Proxy) socket(user string, open bool) {
+	if p.config.Socket != nil {
+		p.config.Socket(user, open)
 	}
 }
 

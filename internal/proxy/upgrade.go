@@ -181,10 +181,12 @@ func (u *upgrade) relay(resp *http.Response) error {
 	}
 	tracked, ok := client.(handover)
 	if !ok {
+		p.socket(s.target.User, true)
 		s.session = p.relay.Start(pair)
 	} else if !tracked.HandOver(func(raw net.Conn, done func()) func() {
 		pair.Client = raw
 		pair.Done = func(error) { done(); p.left(s) }
+		p.socket(s.target.User, true)
 		s.session = p.relay.Start(pair)
 		return s.restart
 	}) {

@@ -1,6 +1,7 @@
 package router
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -29,10 +30,16 @@ func (rt *Router) readyz(w http.ResponseWriter) {
 	answer(w, status, map[string]any{"ready": ready, "draining": draining, "catalog_age_ms": rt.catalog.Age().Milliseconds()})
 }
 
+// accountTimeout bounds what a status asks Consul for.
+const accountTimeout = 2 * time.Second
+
 // status says how a sandbox is, and never wakes it.
-func (rt *Router) status(w http.ResponseWriter, c call) {
+func (rt *Router) status(w http.ResponseWriter, r *http.Request, c call) {
 	out := map[string]any{"user": c.user}
+	dormant, state, registered := rt.catalog.Dormant(c.user)
+	asleep := registered && state == catalog.Asleep
 	if i, ok := rt.catalog.Lookup(c.user); ok {
+		registered = true
 		out["status"], out["generation"], out["node"] = "running", i.Generation, i.Node
 	} else if f, ok := rt.launcher.Flight(c.user); ok {
 		p, _ := f.Progress()
@@ -40,8 +47,22 @@ func (rt *Router) status(w http.ResponseWriter, c call) {
 		if p.Phase == sandbox.PhaseFailed {
 			out["status"] = "failed"
 		}
+	} else if registered {
+		out["status"], out["generation"], out["node"] = "unresponsive", dormant.Generation, dormant.Node
+		if asleep {
+			out["status"] = "frozen"
+		}
 	} else {
 		out["status"] = "stopped"
+	}
+	if rt.accounts != nil {
+		ctx, cancel := context.WithTimeout(r.Context(), accountTimeout)
+		defer cancel()
+		if a, err := rt.accounts.Account(ctx, c.user, registered, asleep); err != nil {
+			rt.log.Debug("tell why a sandbox is as it is", "user", c.user, "error", err)
+		} else {
+			out["idle"] = a
+		}
 	}
 	answer(w, http.StatusOK, out)
 }
@@ -74,7 +95,7 @@ func (rt *Router) start(w http.ResponseWriter, r *http.Request, c call) {
 			return
 		}
 	}
-	rt.status(w, c)
+	rt.status(w, r, c)
 }
 
 // maxForm bounds the body of the retry button's form.

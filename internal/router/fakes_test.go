@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"openclaw-sandbox/internal/activity"
 	"openclaw-sandbox/internal/catalog"
 	"openclaw-sandbox/internal/chat/chattest"
 	"openclaw-sandbox/internal/identity"
@@ -22,6 +23,7 @@ import (
 type cluster struct {
 	mu      sync.Mutex // guards what follows
 	users   map[sandbox.User]catalog.Instance
+	asleep  map[sandbox.User]catalog.Instance
 	flights map[sandbox.User]*flight
 	wakes   int // how many starts were begun
 	retries int // how many of them because a person said so
@@ -50,6 +52,13 @@ func (c *cluster) Evict(u sandbox.User, generation string) {
 		delete(c.users, u)
 		c.evictions++
 	}
+}
+
+func (c *cluster) Dormant(u sandbox.User) (catalog.Instance, catalog.State, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	i, ok := c.asleep[u]
+	return i, catalog.Asleep, ok
 }
 
 func (c *cluster) Ready() bool        { c.mu.Lock(); defer c.mu.Unlock(); return c.ready }
@@ -98,6 +107,7 @@ func (c *cluster) land(u sandbox.User, g *chattest.Gateway) {
 	c.mu.Lock()
 	f := c.flights[u]
 	c.users[u] = i
+	delete(c.asleep, u)
 	delete(c.flights, u)
 	c.mu.Unlock()
 	if f != nil {
@@ -153,10 +163,11 @@ func (f *flight) fail(e *sandbox.Failure) {
 // stack is a router on a cluster.
 type stack struct {
 	*cluster
-	t     *testing.T
-	url   string
-	drain chan struct{}
-	acts  []string // what the proxy told of clients; mu guards it
+	t       *testing.T
+	url     string
+	drain   chan struct{}
+	clients *activity.Tracker
+	acts    []string // what the proxy told of clients; mu guards it
 }
 
 func (s *stack) active(user string, kind proxy.Kind) {
@@ -173,10 +184,10 @@ func start(t *testing.T, m identity.Method, hold time.Duration) *stack {
 // startWith is start for a router that is changed first.
 func startWith(t *testing.T, m identity.Method, hold time.Duration, change func(*Router)) *stack {
 	t.Helper()
-	s := &stack{t: t, drain: make(chan struct{}), cluster: &cluster{users: map[sandbox.User]catalog.Instance{}, flights: map[sandbox.User]*flight{}, ready: true}}
+	s := &stack{t: t, drain: make(chan struct{}), clients: activity.NewTracker(), cluster: &cluster{users: map[sandbox.User]catalog.Instance{}, asleep: map[sandbox.User]catalog.Instance{}, flights: map[sandbox.User]*flight{}, ready: true}}
 	log := slog.New(slog.DiscardHandler)
 	px := proxy.New(proxy.Config{DialTimeout: 5 * time.Second, IdleTimeout: 4 * time.Second, ForwardedClient: "192.0.2.1", Scheme: "http", Active: s.active}, log)
-	rt := New(Config{Domain: "claw.test", HoldTimeout: hold}, m, s, s, px, s.drain, log)
+	rt := New(Config{Domain: "claw.test", HoldTimeout: hold}, m, s, s, s.clients, px, s.drain, log)
 	change(rt)
 	srv := httptest.NewServer(rt)
 	t.Cleanup(func() { srv.CloseClientConnections(); srv.Close(); px.Close() })

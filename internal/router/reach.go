@@ -18,6 +18,15 @@ const (
 	againMax = 2 * time.Second
 )
 
+const (
+	// thawHold is how long a page waits for a frozen sandbox before it sees the
+	// progress instead: mostly, it is over within a blink.
+	thawHold = 2 * time.Second
+	// justNow is for how long after a client did something a page's background requests
+	// may wake its sandbox: that tab is not forgotten.
+	justNow = time.Minute
+)
+
 // reach lets a request try its user's gateway, after a wake if need be and allowed.
 // If try returns a *proxy.Unreached, the gateway died, or is about to. Then its route is dropped, and the request waits as for a wake: the gateway may
 // be started again in its place, or have ended, and the launcher finds out which. It
@@ -25,7 +34,7 @@ const (
 // the reason why the gateway died.
 //
 // A page that would wait gets the progress page, and a page's background request
-// does not wait. Other errors of try are returned: the request has no answer yet.
+// does not wait, unless the sandbox is only frozen. Other errors of try are returned: the request has no answer yet.
 func (rt *Router) reach(w http.ResponseWriter, r *http.Request, c call, try func(catalog.Instance) error) error {
 	var lost *proxy.Unreached
 	if i, ok := rt.catalog.Lookup(c.user); ok {
@@ -40,7 +49,18 @@ func (rt *Router) reach(w http.ResponseWriter, r *http.Request, c call, try func
 		}
 		rt.catalog.Evict(c.user, i.Generation)
 	}
-	switch classify(r) {
+	k := classify(r)
+	switch asleep := rt.asleep(c.user); {
+	case k == kindBackground && (asleep || time.Since(rt.clients.Mark(c.user).Last) < justNow):
+		k = kindAPI
+	case k == kindPage && asleep:
+		if i, ok := rt.thawed(r.Context(), c); ok {
+			if err := try(i); !errors.As(err, &lost) {
+				return err
+			}
+		}
+	}
+	switch k {
 	case kindPage:
 		rt.progressPage(w, r, c, rt.launcher.Wake(c.user, false))
 		return nil
@@ -84,4 +104,18 @@ func (rt *Router) reach(w http.ResponseWriter, r *http.Request, c call, try func
 			return lost
 		}
 	}
+}
+
+// asleep reports that the user's sandbox is frozen.
+func (rt *Router) asleep(u sandbox.User) bool {
+	_, state, ok := rt.catalog.Dormant(u)
+	return ok && state == catalog.Asleep
+}
+
+// thawed lets a frozen sandbox go on, and waits for it for as long as a page may.
+func (rt *Router) thawed(ctx context.Context, c call) (catalog.Instance, bool) {
+	ctx, cancel := context.WithTimeout(ctx, thawHold)
+	defer cancel()
+	i, err := rt.launcher.Wake(c.user, false).Wait(ctx)
+	return i, err == nil
 }

@@ -10,8 +10,10 @@ import (
 	"strings"
 	"time"
 
+	"openclaw-sandbox/internal/activity"
 	"openclaw-sandbox/internal/catalog"
 	"openclaw-sandbox/internal/identity"
+	"openclaw-sandbox/internal/idle"
 	"openclaw-sandbox/internal/login"
 	"openclaw-sandbox/internal/proxy"
 	"openclaw-sandbox/internal/sandbox"
@@ -23,6 +25,8 @@ type Catalog interface {
 	Lookup(u sandbox.User) (catalog.Instance, bool)
 	// Evict takes away a gateway that does not answer, until it does or for a while.
 	Evict(u sandbox.User, generation string)
+	// Dormant is the user's gateway if it is frozen, or its check fails.
+	Dormant(u sandbox.User) (catalog.Instance, catalog.State, bool)
 	// Ready reports whether there was a first full view; Age is how old the last is.
 	Ready() bool
 	Age() time.Duration
@@ -47,6 +51,19 @@ type Flight interface {
 	Wait(ctx context.Context) (catalog.Instance, error)
 }
 
+// Clients is told of requests while they are answered.
+type Clients interface {
+	Enter(u sandbox.User, k activity.Kind)
+	Leave(u sandbox.User, k activity.Kind)
+	// Mark is what this router knows of the user's clients.
+	Mark(u sandbox.User) activity.Mark
+}
+
+// Accounts tell why a sandbox is up, or is not.
+type Accounts interface {
+	Account(ctx context.Context, u sandbox.User, running, asleep bool) (idle.Account, error)
+}
+
 // Config are the router's own settings.
 type Config struct {
 	Domain      string
@@ -59,6 +76,8 @@ type Router struct {
 	identity identity.Method
 	catalog  Catalog
 	launcher Launcher
+	clients  Clients
+	accounts Accounts // nil: nobody can tell
 	proxy    *proxy.Proxy
 	draining <-chan struct{}
 	log      *slog.Logger
@@ -77,9 +96,12 @@ type Login interface {
 // UseLogin lets people log in.
 func (rt *Router) UseLogin(l Login) { rt.login = l }
 
+// UseAccounts lets the status say why a sandbox is as it is.
+func (rt *Router) UseAccounts(a Accounts) { rt.accounts = a }
+
 // New returns the handler. draining is closed when the process is about to end.
-func New(c Config, m identity.Method, cat Catalog, l Launcher, p *proxy.Proxy, draining <-chan struct{}, log *slog.Logger) *Router {
-	return &Router{config: c, identity: m, catalog: cat, launcher: l, proxy: p, draining: draining, log: log, csrf: http.NewCrossOriginProtection()}
+func New(c Config, m identity.Method, cat Catalog, l Launcher, clients Clients, p *proxy.Proxy, draining <-chan struct{}, log *slog.Logger) *Router {
+	return &Router{config: c, identity: m, catalog: cat, launcher: l, clients: clients, proxy: p, draining: draining, log: log, csrf: http.NewCrossOriginProtection()}
 }
 
 // call is a request whose target and caller are known.
@@ -147,8 +169,9 @@ func (rt *Router) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (rt *Router) serve(w http.ResponseWriter, r *http.Request, c call) {
 	switch r.URL.Path {
 	case "/api/status", "/_sandbox/status":
-		rt.status(w, c)
+		rt.status(w, r, c)
 	case "/api/chat":
+		defer rt.enter(r, c)()
 		rt.chat(w, r, c)
 	case "/_sandbox/events":
 		rt.events(w, r, c)
@@ -159,8 +182,16 @@ func (rt *Router) serve(w http.ResponseWriter, r *http.Request, c call) {
 			rt.refuse(w, r, problem{Status: http.StatusNotFound, Title: "No such page", Detail: "The router has nothing at this address."})
 			return
 		}
+		defer rt.enter(r, c)()
 		rt.carry(w, r, c)
 	}
+}
+
+// enter notes a request for a sandbox until it is answered.
+func (rt *Router) enter(r *http.Request, c call) (leave func()) {
+	k := classify(r).activity()
+	rt.clients.Enter(c.user, k)
+	return func() { rt.clients.Leave(c.user, k) }
 }
 
 // carry proxies the request.

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"strings"
 
+	"openclaw-sandbox/internal/activity"
 	"openclaw-sandbox/internal/proxy"
 	"openclaw-sandbox/internal/sandbox"
 )
@@ -74,6 +75,11 @@ const (
 // active is what a request says of its user's activity.
 func (k kind) active() proxy.Kind {
 	return [...]proxy.Kind{kindAPI: proxy.KindCall, kindPage: proxy.KindPage, kindBackground: proxy.KindBackground}[k]
+}
+
+// activity is the same for who counts how long a sandbox is idle.
+func (k kind) activity() activity.Kind {
+	return [...]activity.Kind{kindAPI: activity.Call, kindPage: activity.Page, kindBackground: activity.None}[k]
 }
 
 // classify decides by Sec-Fetch-Mode and -Dest (every current browser sends them
