@@ -90,6 +90,7 @@ func run(m *testing.M) int {
 	defer cancel()
 	if shared, err = up(ctx, dir); err != nil {
 		fmt.Fprintln(os.Stderr, "the stack does not start:", err)
+		keepLogs(filepath.Join(dir, "stack"))
 		return 1
 	}
 	code := m.Run()
@@ -158,7 +159,10 @@ func up(ctx context.Context, dir string) (*stack, error) {
 		tokens += fmt.Sprintf("  token %q { sha256 = %q }\n", u, hex.EncodeToString(sum[:]))
 	}
 	tokens += "}\n"
-	dev := "identity \"dev\" {}\n"
+	// Routers look often, and tests give their users policies of their own.
+	const lazy = "idle {\n  period     = \"1s\"\n  wake_ahead = \"12s\"\n}\n"
+	tokens += lazy
+	dev := "identity \"dev\" {}\n" + lazy
 	st, err := devcluster.Up(ctx, devcluster.Options{
 		Source: source, Bin: bin, Dir: filepath.Join(dir, "stack"), Runtime: "image", Bridge: e2eBridge, BridgeSubnet: e2eBridgeSubnet,
 		SnapshotInterval: snapshotInterval.String(),
