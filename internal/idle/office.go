@@ -48,6 +48,11 @@ type office struct {
 	froze   map[sandbox.User]time.Time // when this office froze it
 }
 
+func (r *Reaper) open() *office {
+	return &office{Reaper: r, since: map[string]time.Time{}, retry: map[sandbox.User]time.Time{}, fails: map[sandbox.User]int{},
+		acting: map[sandbox.User]bool{}, froze: map[sandbox.User]time.Time{}, slots: make(chan struct{}, maxActs)}
+}
+
 // look looks at everybody once.
 func (o *office) look(ctx context.Context) error {
 	if !o.sandboxes.Ready() {
@@ -218,7 +223,7 @@ func (o *office) act(ctx context.Context, i catalog.Instance, d Decision, was En
 	}()
 	used := func() bool {
 		m := view.Own(u)
-		return m.Working > 0 || m.Last.After(view.Until)
+		return m.Working > 0 || !m.Last.Before(view.Until)
 	}
 	if used() {
 		return 0

@@ -146,8 +146,7 @@ func (r *Reaper) hold(ctx context.Context) error {
 
 // reap looks, again and again.
 func (r *Reaper) reap(ctx context.Context) {
-	o := &office{Reaper: r, entries: nil, since: map[string]time.Time{}, retry: map[sandbox.User]time.Time{}, fails: map[sandbox.User]int{},
-		acting: map[sandbox.User]bool{}, froze: map[sandbox.User]time.Time{}, slots: make(chan struct{}, maxActs)}
+	o := r.open()
 	defer o.wg.Wait()
 	failing := false
 	for ctx.Err() == nil {
