@@ -310,7 +310,7 @@ func (s *shard) publish(entries []entry, index uint64, reset bool) {
 	is.fails(failing)
 	was := s.view.Load()
 	if was != nil {
-		is.gone = is.stillGone(was.gone)
+		is.gone = is.stillGone(was)
 		if s.failing.Load() {
 			s.back = is.at
 		}
@@ -343,11 +343,11 @@ func (v *view) keep(was map[sandbox.User]Instance, critical map[string]bool, unt
 
 // stillGone are the evictions that stand: not over, and not of a gateway that has
 // registered anew since, as one does that was started again in its place.
-func (v *view) stillGone(was map[string]eviction) map[string]eviction {
-	if len(was) == 0 {
+func (v *view) stillGone(was *view) map[string]eviction {
+	if len(was.gone) == 0 {
 		return nil
 	}
-	out := maps.Clone(was)
+	out := maps.Clone(was.gone)
 	maps.DeleteFunc(out, func(_ string, e eviction) bool { return !e.asleep && v.at.After(e.until) })
 	shown := map[string]bool{}
 	note := func(i Instance) {
@@ -361,6 +361,9 @@ func (v *view) stillGone(was map[string]eviction) map[string]eviction {
 	}
 	for _, i := range v.critical {
 		note(i)
+	}
+	for _, e := range was.early {
+		note(e.Instance)
 	}
 	// What sleeps may do so for ever, but not longer than it is registered.
 	maps.DeleteFunc(out, func(generation string, e eviction) bool { return e.asleep && !shown[generation] })
