@@ -21,6 +21,11 @@ identity "token" {
   }
 }
 
+# Tokens that `sandboxctl token` makes and revokes.
+# identity "api" {
+#   prefix = "openclaw/token/" # where they are, in Consul's key-value store
+# }
+
 # Login at an OpenID Connect provider, JWTs, an authenticating proxy's header: see configuration.md.
 # identity "oidc" {
 #   issuer       = "https://dex.example.com"

@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 
+	"openclaw-sandbox/internal/apitoken"
 	"openclaw-sandbox/internal/config"
 	"openclaw-sandbox/internal/identity"
 	"openclaw-sandbox/internal/login"
@@ -11,11 +12,14 @@ import (
 
 // methods are the ways to identify: what a program sends before what a browser
 // keeps, and `dev`, which knows everybody, at the end. The login is nil without
-// a provider. ctx bounds the fetching of keys.
-func methods(ctx context.Context, c config.Config, log *slog.Logger) (identity.Method, *login.Login) {
+// a provider, and so is table without API tokens. ctx bounds the fetching of keys.
+func methods(ctx context.Context, c config.Config, table *apitoken.Table, log *slog.Logger) (identity.Method, *login.Login) {
 	var any identity.Any
 	if len(c.Tokens) > 0 {
 		any = append(any, c.Tokens)
+	}
+	if table != nil {
+		any = append(any, table)
 	}
 	for _, j := range c.JWT {
 		any = append(any, identity.NewJWT(ctx, j))

@@ -14,6 +14,7 @@ import (
 	nomad "github.com/hashicorp/nomad/api"
 	"golang.org/x/sync/errgroup"
 
+	"openclaw-sandbox/internal/apitoken"
 	"openclaw-sandbox/internal/catalog"
 	"openclaw-sandbox/internal/config"
 	"openclaw-sandbox/internal/drain"
@@ -60,7 +61,13 @@ func serve(ctx context.Context, c config.Config, logTo io.Writer) error {
 	launcher := launch.New(life, starts, nc, cc, cat, log, m.wake)
 
 	draining := drain.New()
-	who, people := methods(life, c, log)
+	var table *apitoken.Table
+	if c.APITokens != "" {
+		follow := apitoken.DefaultConfig()
+		follow.Prefix = c.APITokens
+		table = apitoken.New(follow, cc, log)
+	}
+	who, people := methods(life, c, table, log)
 	rt := router.New(router.Config{Domain: c.Domain, HoldTimeout: c.HoldTimeout}, who, cat, starter{launcher}, px, draining.Begun(), log)
 	if people != nil {
 		rt.UseLogin(people)
@@ -80,6 +87,9 @@ func serve(ctx context.Context, c config.Config, logTo io.Writer) error {
 	metricsSrv := &http.Server{Handler: m.handler(), ReadHeaderTimeout: headTimeout}
 	var g errgroup.Group
 	g.Go(func() error { return ignore(cat.Run(life), context.Canceled) })
+	if table != nil {
+		g.Go(func() error { return ignore(table.Run(life), context.Canceled) })
+	}
 	g.Go(func() error { return ignore(srv.Serve(listener), http.ErrServerClosed) })
 	if c.MetricsListen != "" {
 		ml, err := net.Listen("tcp", c.MetricsListen)

@@ -33,6 +33,8 @@ type Config struct {
 	JWT     []identity.JWTConfig
 	Headers []identity.Header
 	Login   *login.Config // of identity "oidc"; nil when that is off
+	// APITokens is the prefix in Consul's key-value store, of identity "api"; empty when that is off
+	APITokens string
 
 	ConsulAddress string // empty: the client library's environment
 	Service       string

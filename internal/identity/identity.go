@@ -1,6 +1,7 @@
 // Package identity says who is asking. A method is `dev` (anybody is who they
 // say, for a loopback listener), static tokens, a JWT or a header that an
-// authenticating proxy sets; package login adds sessions.
+// authenticating proxy sets; package login adds sessions, package apitoken tokens
+// that an operator makes.
 package identity
 
 import (
@@ -25,6 +26,14 @@ const (
 	RoleUser  Role = "user"  // their own sandbox
 	RoleAdmin Role = "admin" // every sandbox
 )
+
+// ParseRole checks a role.
+func ParseRole(role string) (Role, error) {
+	if r := Role(role); r == RoleUser || r == RoleAdmin {
+		return r, nil
+	}
+	return "", fmt.Errorf("role: want %q or %q, got %q", RoleUser, RoleAdmin, role)
+}
 
 // Caller is who is asking.
 type Caller struct {
@@ -61,7 +70,7 @@ type Token struct {
 
 // ParseToken checks a token's settings; sum is the SHA-256 of the token in hex.
 func ParseToken(sum, user, role string) (Token, error) {
-	t := Token{Role: Role(role)}
+	var t Token
 	raw, err := hex.DecodeString(sum)
 	if err != nil || len(raw) != sha256.Size {
 		return t, errors.New("sha256: want 64 hex digits, as of `printf %s TOKEN | sha256sum`")
@@ -70,10 +79,8 @@ func ParseToken(sum, user, role string) (Token, error) {
 	if t.User, err = sandbox.ParseUser(user); err != nil {
 		return t, fmt.Errorf("user: %w", err)
 	}
-	if t.Role != RoleUser && t.Role != RoleAdmin {
-		return t, fmt.Errorf("role: want %q or %q, got %q", RoleUser, RoleAdmin, role)
-	}
-	return t, nil
+	t.Role, err = ParseRole(role)
+	return t, err
 }
 
 // Tokens are static bearer tokens (RFC 6750).
@@ -98,6 +105,22 @@ func (ts Tokens) Identify(r *http.Request) (Caller, error) {
 	}
 	r.Header.Del("Authorization")
 	return Caller{User: ts[found].User, Role: ts[found].Role}, nil
+}
+
+// Ready reports whether m has what it needs to know callers, as a first view of
+// what it follows.
+func Ready(m Method) bool {
+	switch m := m.(type) {
+	case Any:
+		for _, one := range m {
+			if !Ready(one) {
+				return false
+			}
+		}
+	case interface{ Ready() bool }:
+		return m.Ready()
+	}
+	return true
 }
 
 // Any tries methods in turn; the first that knows the caller decides.

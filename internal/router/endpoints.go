@@ -12,6 +12,7 @@ import (
 
 	"openclaw-sandbox/internal/catalog"
 	"openclaw-sandbox/internal/chat"
+	"openclaw-sandbox/internal/identity"
 	"openclaw-sandbox/internal/sandbox"
 )
 
@@ -22,7 +23,7 @@ func (rt *Router) readyz(w http.ResponseWriter) {
 		draining = true
 	default:
 	}
-	status, ready := http.StatusOK, rt.catalog.Ready() && !draining
+	status, ready := http.StatusOK, rt.catalog.Ready() && identity.Ready(rt.identity) && !draining
 	if !ready {
 		status = http.StatusServiceUnavailable
 	}
