@@ -44,6 +44,12 @@ identity "token" {
 #   user = "me" # whose sandbox is meant where a URL names none
 # }
 
+# Who may use a sandbox beside the user of its name: see configuration.md.
+# share "team-x" {
+#   users  = ["alice", "bob"]
+#   groups = []
+# }
+
 consul {
   address = ""                 # empty: CONSUL_HTTP_ADDR, or the agent on this node
   service = "openclaw-gateway" # the name that gateways register under

@@ -29,12 +29,12 @@ func methods(ctx context.Context, c config.Config, table *apitoken.Table, log *s
 	}
 	var people *login.Login
 	if c.Login != nil {
-		c.Login.Domain, c.Login.Scheme = c.Domain, c.Scheme
+		c.Login.Domain, c.Login.Scheme, c.Login.Shares = c.Domain, c.Scheme, c.Shares
 		people = login.New(*c.Login, log)
 		any = append(any, people)
 	}
 	if c.DevUser != "" {
 		any = append(any, identity.Dev{Self: c.DevUser})
 	}
-	return any, people
+	return identity.Sharing{Method: any, Shares: c.Shares}, people
 }

@@ -23,7 +23,7 @@ var ErrUnauthenticated = errors.New("no valid identity")
 type Role string
 
 const (
-	RoleUser  Role = "user"  // their own sandbox
+	RoleUser  Role = "user"  // their own sandbox, and what is shared with them
 	RoleAdmin Role = "admin" // every sandbox
 )
 
@@ -41,10 +41,26 @@ type Caller struct {
 	Role Role
 	// Anyone is set by `dev`: the caller is whoever's sandbox is meant.
 	Anyone bool
+	// By is who is there in User's place: an admin, at the host of User's sandbox.
+	By sandbox.User
+	// Groups are those of the caller that a Share names.
+	Groups []string
+
+	shares Shares
 }
 
 // May reports whether the caller may use u's sandbox.
-func (c Caller) May(u sandbox.User) bool { return c.Anyone || c.Role == RoleAdmin || c.User == u }
+func (c Caller) May(u sandbox.User) bool {
+	return c.Anyone || c.Role == RoleAdmin || c.User == u || c.shares.with(c, u)
+}
+
+// Person is who is really asking.
+func (c Caller) Person() sandbox.User {
+	if c.By != "" {
+		return c.By
+	}
+	return c.User
+}
 
 // Method finds the caller of a request. It returns ErrUnauthenticated if the
 // request bears no identity that the method knows. It removes from the request

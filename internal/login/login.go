@@ -43,6 +43,7 @@ type Config struct {
 	ClientSecret string   // empty for a public client
 	Scopes       []string // beside "openid"
 	Mapping      identity.Mapping
+	Shares       identity.Shares // which sandboxes' hosts members may enter
 
 	Keys     session.Keys
 	Lifetime time.Duration // of a session; it is not prolonged
@@ -82,9 +83,14 @@ func New(c Config, log *slog.Logger) *Login {
 
 // ticket is what a session cookie says.
 type ticket struct {
-	User sandbox.User  `json:"u"`
-	Role identity.Role `json:"r"`
-	By   sandbox.User  `json:"b,omitempty"` // who entered User's sandbox, if it is not their own
+	User   sandbox.User  `json:"u"`
+	Role   identity.Role `json:"r"`
+	By     sandbox.User  `json:"b,omitempty"` // the admin who entered User's sandbox
+	Groups []string      `json:"g,omitempty"`
+}
+
+func (t ticket) caller() identity.Caller {
+	return identity.Caller{User: t.User, Role: t.Role, By: t.By, Groups: t.Groups}
 }
 
 // attempt is a login under way at <domain>.
@@ -109,7 +115,7 @@ func (l *Login) Identify(r *http.Request) (identity.Caller, error) {
 	if !l.read(r, cookieSession, &t) {
 		return identity.Caller{}, identity.ErrUnauthenticated
 	}
-	return identity.Caller{User: t.User, Role: t.Role}, nil
+	return t.caller(), nil
 }
 
 // Begin sends a person whose request bears no identity to the login; to is where
@@ -213,7 +219,7 @@ func (l *Login) callback(w http.ResponseWriter, r *http.Request, refuse Refuse) 
 		refuse(w, r, http.StatusForbidden, "No sandbox here", "The login provider knows you, but no sandbox is yours here; ask whoever runs this.")
 		return
 	}
-	t := ticket{User: c.User, Role: c.Role}
+	t := ticket{User: c.User, Role: c.Role, Groups: c.Groups}
 	if !l.set(w, r, cookieSession, t, l.config.Lifetime) {
 		refuse(w, r, http.StatusInternalServerError, "Login failed", "The session could not be kept.")
 		return
@@ -255,16 +261,17 @@ func (l *Login) arrive(w http.ResponseWriter, r *http.Request, t ticket, a attem
 		return
 	}
 	owner, err := l.userOf(r, a.For)
-	if err != nil || !(identity.Caller{User: t.User, Role: t.Role}).May(owner) {
+	if err != nil || !l.config.Shares.For(t.caller()).May(owner) {
 		l.audit("denied", r, "caller", t.User, "user", owner)
 		refuse(w, r, http.StatusForbidden, "Not yours", "Your identity does not open this sandbox.")
 		return
 	}
 	// At a sandbox's own host even an admin is no more than its user: what runs there
-	// is the sandbox's code.
-	own := ticket{User: owner, Role: identity.RoleUser}
-	if t.User != owner {
-		own.By = t.User
+	// is the sandbox's code. A member stays who they are, so that the config decides
+	// about each request; the session is good at this host only.
+	own := ticket{User: t.User, Role: identity.RoleUser, Groups: t.Groups}
+	if !l.config.Shares.For(own.caller()).May(owner) {
+		own = ticket{User: owner, Role: identity.RoleUser, By: t.User}
 	}
 	text, err := l.config.Keys.Seal(code{Ticket: own, Bind: a.Bind}, purposeEnter, hostOf(a.For), l.now().Add(enterTime))
 	if err != nil {
@@ -287,7 +294,8 @@ func (l *Login) enter(w http.ResponseWriter, r *http.Request, refuse Refuse) {
 		refuse(w, r, http.StatusBadRequest, "Login failed", "This login was not begun in this browser, or has expired; go back to the page that you wanted.")
 		return
 	}
-	l.audit("enter", r, "user", c.Ticket.User, "by", c.Ticket.By)
+	owner, _ := l.userOf(r, r.Host)
+	l.audit("enter", r, "user", owner, "by", c.Ticket.caller().Person())
 	l.redirect(w, r, local(wanted.Return))
 }
 
