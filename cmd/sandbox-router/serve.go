@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"openclaw-sandbox/internal/apitoken"
+	"openclaw-sandbox/internal/audit"
 	"openclaw-sandbox/internal/catalog"
 	"openclaw-sandbox/internal/config"
 	"openclaw-sandbox/internal/drain"
@@ -61,14 +62,15 @@ func serve(ctx context.Context, c config.Config, logTo io.Writer) error {
 	launcher := launch.New(life, starts, nc, cc, cat, log, m.wake)
 
 	draining := drain.New()
+	trail := audit.New(log)
 	var table *apitoken.Table
 	if c.APITokens != "" {
 		follow := apitoken.DefaultConfig()
 		follow.Prefix = c.APITokens
 		table = apitoken.New(follow, cc, log)
 	}
-	who, people := methods(life, c, table, log)
-	rt := router.New(router.Config{Domain: c.Domain, HoldTimeout: c.HoldTimeout}, who, cat, starter{launcher}, px, draining.Begun(), log)
+	who, people := methods(life, c, table, log, trail)
+	rt := router.New(router.Config{Domain: c.Domain, HoldTimeout: c.HoldTimeout, Audit: trail}, who, cat, starter{launcher}, px, draining.Begun(), log)
 	if people != nil {
 		rt.UseLogin(people)
 	}

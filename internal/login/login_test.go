@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"openclaw-sandbox/internal/audit"
 	"openclaw-sandbox/internal/identity"
 	"openclaw-sandbox/internal/session"
 )
@@ -20,8 +21,9 @@ func newLogin(t testing.TB) *Login {
 	if err != nil {
 		t.Fatal(err)
 	}
+	log := slog.New(slog.NewTextHandler(io.Discard, nil))
 	return New(Config{Domain: "claw.test", Scheme: "https", Issuer: "https://127.0.0.1:1", Keys: keys, Lifetime: time.Hour, Timeout: time.Second, StartsPerMinute: 3},
-		slog.New(slog.NewTextHandler(io.Discard, nil)))
+		log, audit.New(log))
 }
 
 func refuse(w http.ResponseWriter, _ *http.Request, status int, title, _ string) {

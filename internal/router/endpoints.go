@@ -54,6 +54,7 @@ func (rt *Router) start(w http.ResponseWriter, r *http.Request, c call) {
 		rt.refuse(w, r, problem{Status: http.StatusMethodNotAllowed, Title: "POST only", Detail: "Send a POST to start the sandbox."})
 		return
 	}
+	rt.config.Audit.Start(r, c.who, c.user)
 	var f Flight
 	if _, ok := rt.catalog.Lookup(c.user); !ok {
 		f = rt.launcher.Wake(c.user, true)
@@ -95,6 +96,7 @@ const beat = 15 * time.Second
 // navigation before it might, but not that of a page of another origin.
 func (rt *Router) events(w http.ResponseWriter, r *http.Request, c call) {
 	if !ownPage(r) {
+		rt.config.Audit.Refused("denied", r, "caller", c.who.Person(), "user", c.user, "reason", anotherOrigin)
 		rt.refuse(w, r, problem{Status: http.StatusForbidden, Title: "Cross-origin request", Detail: "A page of another origin may not follow a start."})
 		return
 	}
