@@ -85,7 +85,9 @@ func (t *Table) Identify(r *http.Request) (identity.Caller, error) {
 	now := t.now()
 	e := t.find(token, now)
 	if e == nil {
-		t.failures.Allow(r, now)
+		if t.Ready() { // before, every token is wrong
+			t.failures.Allow(r, now)
+		}
 		return identity.Caller{}, identity.ErrUnauthenticated
 	}
 	if used := e.used.Load(); used != now.Unix() {
