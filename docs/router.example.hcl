@@ -21,6 +21,11 @@ identity "token" {
   }
 }
 
+# Tokens that `sandboxctl token` makes and revokes.
+# identity "api" {
+#   prefix = "openclaw/token/" # where they are, in Consul's key-value store
+# }
+
 # Login at an OpenID Connect provider, JWTs, an authenticating proxy's header: see configuration.md.
 # identity "oidc" {
 #   issuer       = "https://dex.example.com"
@@ -37,6 +42,12 @@ identity "token" {
 # Everybody is anybody, without login. Refused unless listen is on loopback.
 # identity "dev" {
 #   user = "me" # whose sandbox is meant where a URL names none
+# }
+
+# Who may use a sandbox beside the user of its name: see configuration.md.
+# share "team-x" {
+#   users  = ["alice", "bob"]
+#   groups = []
 # }
 
 consul {

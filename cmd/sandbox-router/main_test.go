@@ -3,6 +3,8 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -56,8 +58,11 @@ func TestFlags(t *testing.T) {
 	}
 }
 
-// fakeConsul answers the catalog's query with one gateway, and then lets it hang, as
-// a blocking query does.
+// apiToken is an API token that fakeConsul has.
+var apiToken = "ocs_" + strings.Repeat("a", 52)
+
+// fakeConsul answers the catalog's query with one gateway, and that for API tokens
+// with one, and then lets them hang, as blocking queries do.
 func fakeConsul(t *testing.T, g *chattest.Gateway) *httptest.Server {
 	host, port, _ := net.SplitHostPort(g.Addr())
 	n, err := strconv.Atoi(port)
@@ -65,7 +70,8 @@ func fakeConsul(t *testing.T, g *chattest.Gateway) *httptest.Server {
 		t.Fatal(err)
 	}
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if !strings.HasPrefix(r.URL.Path, "/v1/health/service/openclaw-gateway") {
+		tokens := strings.HasPrefix(r.URL.Path, "/v1/kv/openclaw/token/")
+		if !tokens && !strings.HasPrefix(r.URL.Path, "/v1/health/service/openclaw-gateway") {
 			http.NotFound(w, r)
 			return
 		}
@@ -74,6 +80,13 @@ func fakeConsul(t *testing.T, g *chattest.Gateway) *httptest.Server {
 			return
 		}
 		w.Header().Set("X-Consul-Index", "7")
+		if tokens {
+			sum := sha256.Sum256([]byte(apiToken))
+			text := hex.EncodeToString(sum[:])
+			value := fmt.Appendf(nil, `{"user":"bob","role":"user","sha256":%q}`, text)
+			json.NewEncoder(w).Encode([]any{map[string]any{"Key": "openclaw/token/" + text[:12], "Value": value}})
+			return
+		}
 		json.NewEncoder(w).Encode([]any{map[string]any{"Node": map[string]any{"Address": host},
 			"Service": map[string]any{"ID": "x", "Address": host, "Port": n, "CreateIndex": 5, "Meta": map[string]string{"user": "alice", "generation": "g1", "node": "n1"}}}})
 	}))
@@ -97,7 +110,7 @@ func TestServeAndDrain(t *testing.T) {
 	g := chattest.New(t, "alice")
 	listen, metricsListen := freeAddr(t), freeAddr(t)
 	file := filepath.Join(t.TempDir(), "router.hcl")
-	text := fmt.Sprintf("listen = %q\nmetrics_listen = %q\ndrain_delay = \"0s\"\ndrain_timeout = \"5s\"\nidentity \"dev\" {}\nconsul { address = %q }\nnomad { address = %q }\n",
+	text := fmt.Sprintf("listen = %q\nmetrics_listen = %q\ndrain_delay = \"0s\"\ndrain_timeout = \"5s\"\nidentity \"dev\" {}\nidentity \"api\" {}\nshare \"alice\" { users = [\"bob\"] }\nconsul { address = %q }\nnomad { address = %q }\n",
 		listen, metricsListen, fakeConsul(t, g).URL, "http://"+freeAddr(t))
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
@@ -132,6 +145,21 @@ func TestServeAndDrain(t *testing.T) {
 	if code, body := get(listen, "/_sandbox/nothing"); code != http.StatusNotFound {
 		t.Errorf("%d %s", code, body)
 	}
+	// Who sends a token is who it says, and no longer anybody.
+	for path, want := range map[string]int{"/u/alice/chat": http.StatusOK, "/u/carol/api/status": http.StatusForbidden, "/u/bob/api/status": http.StatusOK} {
+		r, err := http.NewRequest("GET", "http://"+listen+path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("Authorization", "Bearer "+apiToken)
+		resp, err := http.DefaultClient.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if resp.Body.Close(); resp.StatusCode != want {
+			t.Errorf("with an API token, %s: %s, want %d", path, resp.Status, want)
+		}
+	}
 	conn, _, err := websocket.DefaultDialer.Dial("ws://"+listen+"/u/alice", nil)
 	if err != nil {
 		t.Fatal(err)
@@ -142,7 +170,7 @@ func TestServeAndDrain(t *testing.T) {
 		t.Fatalf("%s, %v", b, err)
 	}
 	_, metrics := get(metricsListen, "/metrics")
-	for _, want := range []string{`sandbox_router_requests_total{class="1xx"} 1`, `sandbox_router_requests_total{class="2xx"}`, `sandbox_router_requests_total{class="4xx"} 1`, "sandbox_router_websockets 1", "sandbox_router_catalog_users 1"} {
+	for _, want := range []string{`sandbox_router_requests_total{class="1xx"} 1`, `sandbox_router_requests_total{class="2xx"}`, `sandbox_router_requests_total{class="4xx"} 2`, "sandbox_router_websockets 1", "sandbox_router_catalog_users 1"} {
 		if !strings.Contains(metrics, want) {
 			t.Errorf("the metrics lack %s", want)
 		}

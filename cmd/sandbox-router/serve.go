@@ -15,6 +15,8 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"openclaw-sandbox/internal/activity"
+	"openclaw-sandbox/internal/apitoken"
+	"openclaw-sandbox/internal/audit"
 	"openclaw-sandbox/internal/catalog"
 	"openclaw-sandbox/internal/config"
 	"openclaw-sandbox/internal/drain"
@@ -65,8 +67,15 @@ func serve(ctx context.Context, c config.Config, logTo io.Writer) error {
 	lazy := newIdlers(c, cc, clients, px, m, log)
 
 	draining := drain.New()
-	who, people := methods(life, c, log)
-	rt := router.New(router.Config{Domain: c.Domain, HoldTimeout: c.HoldTimeout}, who, cat, starter{launcher}, clients, px, draining.Begun(), log)
+	trail := audit.New(log)
+	var table *apitoken.Table
+	if c.APITokens != "" {
+		follow := apitoken.DefaultConfig()
+		follow.Prefix = c.APITokens
+		table = apitoken.New(follow, cc, log)
+	}
+	who, people := methods(life, c, table, log, trail)
+	rt := router.New(router.Config{Domain: c.Domain, HoldTimeout: c.HoldTimeout, Audit: trail}, who, cat, starter{launcher}, clients, px, draining.Begun(), log)
 	rt.UseAccounts(lazy.books)
 	if people != nil {
 		rt.UseLogin(people)
@@ -87,6 +96,9 @@ func serve(ctx context.Context, c config.Config, logTo io.Writer) error {
 	var g errgroup.Group
 	g.Go(func() error { return ignore(cat.Run(life), context.Canceled) })
 	lazy.run(life, g.Go)
+	if table != nil {
+		g.Go(func() error { return ignore(table.Run(life), context.Canceled) })
+	}
 	g.Go(func() error { return ignore(srv.Serve(listener), http.ErrServerClosed) })
 	if c.MetricsListen != "" {
 		ml, err := net.Listen("tcp", c.MetricsListen)

@@ -33,6 +33,9 @@ type Config struct {
 	JWT     []identity.JWTConfig
 	Headers []identity.Header
 	Login   *login.Config // of identity "oidc"; nil when that is off
+	Shares  identity.Shares
+	// APITokens is the prefix in Consul's key-value store, of identity "api"; empty when that is off
+	APITokens string
 
 	ConsulAddress string // empty: the client library's environment
 	Service       string
@@ -89,6 +92,7 @@ type file struct {
 
 	Identity []identityBlock `hcl:"identity,block"`
 	Session  *sessionBlock   `hcl:"session,block"`
+	Share    []shareBlock    `hcl:"share,block"`
 	Consul   *consulBlock    `hcl:"consul,block"`
 	Nomad    *nomadBlock     `hcl:"nomad,block"`
 	Wake     *wakeBlock      `hcl:"wake,block"`
@@ -202,6 +206,7 @@ func (f *file) apply(c *Config, body hcl.Body) hcl.Diagnostics {
 		set(&c.ForwardedClient, b.ForwardedClient)
 	}
 	f.applyIdentity(c, &bad)
+	f.applyShares(c, &bad)
 	c.check(&bad)
 	return bad.diags
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/hashicorp/hcl/v2"
 
+	"openclaw-sandbox/internal/apitoken"
 	"openclaw-sandbox/internal/identity"
 	"openclaw-sandbox/internal/login"
 	"openclaw-sandbox/internal/sandbox"
@@ -31,6 +32,7 @@ type identityBlock struct {
 	Audience         string   `hcl:"audience,optional"`
 	Header           string   `hcl:"header,optional"`
 	Networks         []string `hcl:"networks,optional"`
+	Prefix           *string  `hcl:"prefix"`
 
 	Claim         *string           `hcl:"claim"`
 	Users         map[string]string `hcl:"users,optional"`
@@ -75,7 +77,7 @@ func (f *file) applyIdentity(c *Config, bad *problems) {
 	if c.Login != nil {
 		f.applySession(c, bad)
 	}
-	if c.DevUser == "" && len(c.Tokens) == 0 && len(c.JWT) == 0 && len(c.Headers) == 0 && c.Login == nil {
+	if c.DevUser == "" && len(c.Tokens) == 0 && len(c.JWT) == 0 && len(c.Headers) == 0 && c.Login == nil && c.APITokens == "" {
 		bad.at("", "nobody could enter: add an identity block, for example identity \"token\" { token \"alice\" { sha256 = \"…\" } }")
 	}
 }
@@ -110,6 +112,8 @@ func (b *identityBlock) apply(c *Config) (err error) {
 		return err
 	case "token":
 		return nil
+	case "api":
+		return b.api(c)
 	case "oidc":
 		return b.oidc(c)
 	case "jwt":
@@ -117,7 +121,19 @@ func (b *identityBlock) apply(c *Config) (err error) {
 	case "header":
 		return b.header(c)
 	}
-	return errors.New("is not one of dev, token, oidc, jwt, header")
+	return errors.New("is not one of dev, token, api, oidc, jwt, header")
+}
+
+func (b *identityBlock) api(c *Config) error {
+	if c.APITokens != "" {
+		return errors.New("there is one already")
+	}
+	c.APITokens = apitoken.DefaultPrefix
+	set(&c.APITokens, b.Prefix)
+	if p := c.APITokens; len(p) < 2 || !strings.HasSuffix(p, "/") || strings.HasPrefix(p, "/") {
+		return fmt.Errorf("prefix: want a part of Consul's keys with a slash at its end, like %q, got %q", apitoken.DefaultPrefix, p)
+	}
+	return nil
 }
 
 func (b *identityBlock) oidc(c *Config) error {

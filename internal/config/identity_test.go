@@ -42,13 +42,17 @@ identity "jwt" {
 identity "header" {
   header   = "X-Auth-Request-Email"
   networks = ["10.0.0.2/32"]
-}`, secret, key), "router.hcl")
+}
+identity "api" {}`, secret, key), "router.hcl")
 	if err != nil {
 		t.Fatal(err)
 	}
 	l := c.Login
 	if l == nil || l.ClientSecret != "s3cret" || l.Mapping.Claim != "email" || !l.Mapping.NeedVerified || l.Mapping.Users["Ann.Lee@example.com"] != "ann" || l.Lifetime != 12*time.Hour {
 		t.Errorf("login: %+v", l)
+	}
+	if c.APITokens != "openclaw/token/" {
+		t.Errorf("API tokens at %q", c.APITokens)
 	}
 	if len(c.JWT) != 1 || c.JWT[0].Audience != "app" || c.JWT[0].Mapping.Claim != "sub" || len(c.Headers) != 1 || len(c.Headers[0].Networks) != 1 {
 		t.Errorf("jwt %+v, header %+v", c.JWT, c.Headers)
@@ -78,7 +82,10 @@ func TestIdentityProblems(t *testing.T) {
   header = "X-User" 
   networks = ["0.0.0.0/0"] 
 }`: "whole world",
-		`identity "magic" {}`: "not one of",
+		`identity "magic" {}`:                          "not one of",
+		`identity "api" { prefix = "openclaw/token" }`: "slash",
+		`identity "api" { prefix = "/" }`:              "slash",
+		"identity \"api\" {}\nidentity \"api\" {}":     "one already",
 	} {
 		if _, err := Parse([]byte(text), "router.hcl"); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s\n%v; want %q", text, err, want)

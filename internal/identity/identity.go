@@ -1,6 +1,7 @@
 // Package identity says who is asking. A method is `dev` (anybody is who they
 // say, for a loopback listener), static tokens, a JWT or a header that an
-// authenticating proxy sets; package login adds sessions.
+// authenticating proxy sets; package login adds sessions, package apitoken tokens
+// that an operator makes.
 package identity
 
 import (
@@ -22,9 +23,17 @@ var ErrUnauthenticated = errors.New("no valid identity")
 type Role string
 
 const (
-	RoleUser  Role = "user"  // their own sandbox
+	RoleUser  Role = "user"  // their own sandbox, and what is shared with them
 	RoleAdmin Role = "admin" // every sandbox
 )
+
+// ParseRole checks a role.
+func ParseRole(role string) (Role, error) {
+	if r := Role(role); r == RoleUser || r == RoleAdmin {
+		return r, nil
+	}
+	return "", fmt.Errorf("role: want %q or %q, got %q", RoleUser, RoleAdmin, role)
+}
 
 // Caller is who is asking.
 type Caller struct {
@@ -32,10 +41,26 @@ type Caller struct {
 	Role Role
 	// Anyone is set by `dev`: the caller is whoever's sandbox is meant.
 	Anyone bool
+	// By is who is there in User's place: an admin, at the host of User's sandbox.
+	By sandbox.User
+	// Groups are those of the caller that a Share names.
+	Groups []string
+
+	shares Shares
 }
 
 // May reports whether the caller may use u's sandbox.
-func (c Caller) May(u sandbox.User) bool { return c.Anyone || c.Role == RoleAdmin || c.User == u }
+func (c Caller) May(u sandbox.User) bool {
+	return c.Anyone || c.Role == RoleAdmin || c.User == u || c.shares.with(c, u)
+}
+
+// Person is who is really asking.
+func (c Caller) Person() sandbox.User {
+	if c.By != "" {
+		return c.By
+	}
+	return c.User
+}
 
 // Method finds the caller of a request. It returns ErrUnauthenticated if the
 // request bears no identity that the method knows. It removes from the request
@@ -61,7 +86,7 @@ type Token struct {
 
 // ParseToken checks a token's settings; sum is the SHA-256 of the token in hex.
 func ParseToken(sum, user, role string) (Token, error) {
-	t := Token{Role: Role(role)}
+	var t Token
 	raw, err := hex.DecodeString(sum)
 	if err != nil || len(raw) != sha256.Size {
 		return t, errors.New("sha256: want 64 hex digits, as of `printf %s TOKEN | sha256sum`")
@@ -70,10 +95,8 @@ func ParseToken(sum, user, role string) (Token, error) {
 	if t.User, err = sandbox.ParseUser(user); err != nil {
 		return t, fmt.Errorf("user: %w", err)
 	}
-	if t.Role != RoleUser && t.Role != RoleAdmin {
-		return t, fmt.Errorf("role: want %q or %q, got %q", RoleUser, RoleAdmin, role)
-	}
-	return t, nil
+	t.Role, err = ParseRole(role)
+	return t, err
 }
 
 // Tokens are static bearer tokens (RFC 6750).
@@ -98,6 +121,22 @@ func (ts Tokens) Identify(r *http.Request) (Caller, error) {
 	}
 	r.Header.Del("Authorization")
 	return Caller{User: ts[found].User, Role: ts[found].Role}, nil
+}
+
+// Ready reports whether m has what it needs to know callers, as a first view of
+// what it follows.
+func Ready(m Method) bool {
+	switch m := m.(type) {
+	case Any:
+		for _, one := range m {
+			if !Ready(one) {
+				return false
+			}
+		}
+	case interface{ Ready() bool }:
+		return m.Ready()
+	}
+	return true
 }
 
 // Any tries methods in turn; the first that knows the caller decides.

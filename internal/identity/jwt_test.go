@@ -170,6 +170,7 @@ func BenchmarkJWTCached(b *testing.B) {
 	j := i.method(b)
 	r := httptest.NewRequest("GET", "/", nil)
 	r.Header.Set(accessHeader, sign(b, jose.ES256, i.key, "k1", claims(nil)))
+	b.ReportAllocs()
 	for b.Loop() {
 		if _, err := j.Identify(r); err != nil {
 			b.Fatal(err)

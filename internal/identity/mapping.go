@@ -24,6 +24,7 @@ type Mapping struct {
 	GroupsClaim   string                  // a list of groups; "groups" is usual
 	AdminGroup    string                  // whoever is in it is an admin
 	RequiredGroup string                  // if set, nobody else may enter
+	Shared        []string                // see Share
 }
 
 // Check finds settings that would let two subjects be one user.
@@ -68,7 +69,22 @@ func (m Mapping) Caller(claims map[string]any) (Caller, error) {
 	if slices.Contains(m.Admins, value) || m.AdminGroup != "" && m.in(claims, m.AdminGroup) {
 		c.Role = RoleAdmin
 	}
+	for _, g := range m.Shared {
+		if m.in(claims, g) {
+			c.Groups = append(c.Groups, g)
+		}
+	}
 	return c, nil
+}
+
+// Share makes callers keep those of their groups that shares name: a session has no
+// room for hundreds. It reports whether the provider tells groups at all.
+func (m *Mapping) Share(groups []string) bool {
+	if m.GroupsClaim == "" {
+		return false
+	}
+	m.Shared = groups
+	return true
 }
 
 func (m Mapping) user(value string) (sandbox.User, error) {

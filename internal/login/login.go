@@ -21,6 +21,7 @@ import (
 	"github.com/coreos/go-oidc/v3/oidc"
 	"golang.org/x/oauth2"
 
+	"openclaw-sandbox/internal/audit"
 	"openclaw-sandbox/internal/identity"
 	"openclaw-sandbox/internal/sandbox"
 	"openclaw-sandbox/internal/session"
@@ -43,6 +44,7 @@ type Config struct {
 	ClientSecret string   // empty for a public client
 	Scopes       []string // beside "openid"
 	Mapping      identity.Mapping
+	Shares       identity.Shares // which sandboxes' hosts members may enter
 
 	Keys     session.Keys
 	Lifetime time.Duration // of a session; it is not prolonged
@@ -65,6 +67,7 @@ type Refuse func(w http.ResponseWriter, r *http.Request, status int, title, deta
 type Login struct {
 	config Config
 	log    *slog.Logger
+	audit  *audit.Log
 	client *http.Client
 	starts *identity.Limit
 	now    func() time.Time
@@ -75,16 +78,21 @@ type Login struct {
 
 // New returns the login. It does not speak to the provider yet: the router starts
 // also while that is away.
-func New(c Config, log *slog.Logger) *Login {
-	return &Login{config: c, log: log, client: &http.Client{Timeout: c.Timeout},
+func New(c Config, log *slog.Logger, trail *audit.Log) *Login {
+	return &Login{config: c, log: log, audit: trail, client: &http.Client{Timeout: c.Timeout},
 		starts: identity.NewLimit(float64(c.StartsPerMinute), c.StartsPerMinute), now: time.Now}
 }
 
 // ticket is what a session cookie says.
 type ticket struct {
-	User sandbox.User  `json:"u"`
-	Role identity.Role `json:"r"`
-	By   sandbox.User  `json:"b,omitempty"` // who entered User's sandbox, if it is not their own
+	User   sandbox.User  `json:"u"`
+	Role   identity.Role `json:"r"`
+	By     sandbox.User  `json:"b,omitempty"` // the admin who entered User's sandbox
+	Groups []string      `json:"g,omitempty"`
+}
+
+func (t ticket) caller() identity.Caller {
+	return identity.Caller{User: t.User, Role: t.Role, By: t.By, Groups: t.Groups}
 }
 
 // attempt is a login under way at <domain>.
@@ -109,7 +117,7 @@ func (l *Login) Identify(r *http.Request) (identity.Caller, error) {
 	if !l.read(r, cookieSession, &t) {
 		return identity.Caller{}, identity.ErrUnauthenticated
 	}
-	return identity.Caller{User: t.User, Role: t.Role}, nil
+	return t.caller(), nil
 }
 
 // Begin sends a person whose request bears no identity to the login; to is where
@@ -167,7 +175,7 @@ func (l *Login) login(w http.ResponseWriter, r *http.Request, refuse Refuse) {
 
 func (l *Login) toProvider(w http.ResponseWriter, r *http.Request, a attempt, refuse Refuse) {
 	if !l.starts.Allow(r, l.now()) {
-		l.audit("login limited", r)
+		l.audit.Refused("login limited", r)
 		w.Header().Set("Retry-After", "60")
 		refuse(w, r, http.StatusTooManyRequests, "Too many logins", "Too many logins were started from your address; try again in a minute.")
 		return
@@ -192,33 +200,33 @@ func (l *Login) callback(w http.ResponseWriter, r *http.Request, refuse Refuse) 
 	ok := l.read(r, cookieLogin, &a) && a.State != "" && same(a.State, r.FormValue("state"))
 	l.clear(w, cookieLogin)
 	if !ok {
-		l.audit("login refused", r, "reason", "state")
+		l.audit.Refused("login refused", r, "reason", "state")
 		refuse(w, r, http.StatusBadRequest, "Login failed", "This login was not begun in this browser, or has expired; go back to the page that you wanted.")
 		return
 	}
 	if r.FormValue("error") != "" || r.FormValue("code") == "" {
-		l.audit("login refused", r, "reason", "provider")
+		l.audit.Refused("login refused", r, "reason", "provider")
 		refuse(w, r, http.StatusForbidden, "Login failed", "The login provider did not let you in.")
 		return
 	}
 	claims, err := l.exchange(r, a)
 	if err != nil {
-		l.audit("login refused", r, "reason", "exchange", "error", hideBody(err))
+		l.audit.Refused("login refused", r, "reason", "exchange", "error", hideBody(err))
 		refuse(w, r, http.StatusForbidden, "Login failed", "The login provider's answer was not valid.")
 		return
 	}
 	c, err := l.config.Mapping.Caller(claims)
 	if err != nil {
-		l.audit("login refused", r, "reason", "unknown subject")
+		l.audit.Refused("login refused", r, "reason", "unknown subject")
 		refuse(w, r, http.StatusForbidden, "No sandbox here", "The login provider knows you, but no sandbox is yours here; ask whoever runs this.")
 		return
 	}
-	t := ticket{User: c.User, Role: c.Role}
+	t := ticket{User: c.User, Role: c.Role, Groups: c.Groups}
 	if !l.set(w, r, cookieSession, t, l.config.Lifetime) {
 		refuse(w, r, http.StatusInternalServerError, "Login failed", "The session could not be kept.")
 		return
 	}
-	l.audit("login", r, "user", c.User, "role", c.Role)
+	l.audit.Note("login", r, "user", c.User, "role", c.Role)
 	l.arrive(w, r, t, a, refuse)
 }
 
@@ -255,16 +263,17 @@ func (l *Login) arrive(w http.ResponseWriter, r *http.Request, t ticket, a attem
 		return
 	}
 	owner, err := l.userOf(r, a.For)
-	if err != nil || !(identity.Caller{User: t.User, Role: t.Role}).May(owner) {
-		l.audit("denied", r, "caller", t.User, "user", owner)
+	if err != nil || !l.config.Shares.For(t.caller()).May(owner) {
+		l.audit.Refused("denied", r, "caller", t.User, "user", owner)
 		refuse(w, r, http.StatusForbidden, "Not yours", "Your identity does not open this sandbox.")
 		return
 	}
 	// At a sandbox's own host even an admin is no more than its user: what runs there
-	// is the sandbox's code.
-	own := ticket{User: owner, Role: identity.RoleUser}
-	if t.User != owner {
-		own.By = t.User
+	// is the sandbox's code. A member stays who they are, so that the config decides
+	// about each request; the session is good at this host only.
+	own := ticket{User: t.User, Role: identity.RoleUser, Groups: t.Groups}
+	if !l.config.Shares.For(own.caller()).May(owner) {
+		own = ticket{User: owner, Role: identity.RoleUser, By: t.User}
 	}
 	text, err := l.config.Keys.Seal(code{Ticket: own, Bind: a.Bind}, purposeEnter, hostOf(a.For), l.now().Add(enterTime))
 	if err != nil {
@@ -283,11 +292,12 @@ func (l *Login) enter(w http.ResponseWriter, r *http.Request, refuse Refuse) {
 		same(c.Bind, digest(wanted.Secret))
 	l.clear(w, cookieLogin)
 	if !ok || !l.set(w, r, cookieSession, c.Ticket, l.config.Lifetime) {
-		l.audit("login refused", r, "reason", "hand-over")
+		l.audit.Refused("login refused", r, "reason", "hand-over")
 		refuse(w, r, http.StatusBadRequest, "Login failed", "This login was not begun in this browser, or has expired; go back to the page that you wanted.")
 		return
 	}
-	l.audit("enter", r, "user", c.Ticket.User, "by", c.Ticket.By)
+	owner, _ := l.userOf(r, r.Host)
+	l.audit.Note("enter", r, "user", owner, "by", c.Ticket.caller().Person())
 	l.redirect(w, r, local(wanted.Return))
 }
 
@@ -304,7 +314,7 @@ func (l *Login) logout(w http.ResponseWriter, r *http.Request, refuse Refuse) {
 	}
 	l.clear(w, cookieSession)
 	if known {
-		l.audit("logout", r, "user", t.User)
+		l.audit.Note("logout", r, "user", t.User)
 	}
 	if !l.atDomain(r) {
 		domain := l.domainHost(r)
@@ -338,11 +348,6 @@ func (l *Login) discover(ctx context.Context) (*oidc.Provider, error) {
 func (l *Login) oauth(r *http.Request, p *oidc.Provider) *oauth2.Config {
 	return &oauth2.Config{ClientID: l.config.ClientID, ClientSecret: l.config.ClientSecret, Endpoint: p.Endpoint(),
 		RedirectURL: l.config.Scheme + "://" + l.domainHost(r) + pathCallback, Scopes: append([]string{oidc.ScopeOpenID}, l.config.Scopes...)}
-}
-
-// audit notes an act: who, from where, never a credential.
-func (l *Login) audit(act string, r *http.Request, more ...any) {
-	l.log.Info("audit", append([]any{"act", act, "host", r.Host, "from", r.RemoteAddr}, more...)...)
 }
 
 // hideBody drops what the provider answered, which may repeat the code.

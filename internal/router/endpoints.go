@@ -13,6 +13,7 @@ import (
 
 	"openclaw-sandbox/internal/catalog"
 	"openclaw-sandbox/internal/chat"
+	"openclaw-sandbox/internal/identity"
 	"openclaw-sandbox/internal/sandbox"
 )
 
@@ -23,7 +24,7 @@ func (rt *Router) readyz(w http.ResponseWriter) {
 		draining = true
 	default:
 	}
-	status, ready := http.StatusOK, rt.catalog.Ready() && !draining
+	status, ready := http.StatusOK, rt.catalog.Ready() && identity.Ready(rt.identity) && !draining
 	if !ready {
 		status = http.StatusServiceUnavailable
 	}
@@ -74,6 +75,7 @@ func (rt *Router) start(w http.ResponseWriter, r *http.Request, c call) {
 		rt.refuse(w, r, problem{Status: http.StatusMethodNotAllowed, Title: "POST only", Detail: "Send a POST to start the sandbox."})
 		return
 	}
+	rt.config.Audit.Start(r, c.who, c.user)
 	var f Flight
 	if _, ok := rt.catalog.Lookup(c.user); !ok {
 		f = rt.launcher.Wake(c.user, true)
@@ -115,6 +117,7 @@ const beat = 15 * time.Second
 // navigation before it might, but not that of a page of another origin.
 func (rt *Router) events(w http.ResponseWriter, r *http.Request, c call) {
 	if !ownPage(r) {
+		rt.config.Audit.Refused("denied", r, "caller", c.who.Person(), "user", c.user, "reason", anotherOrigin)
 		rt.refuse(w, r, problem{Status: http.StatusForbidden, Title: "Cross-origin request", Detail: "A page of another origin may not follow a start."})
 		return
 	}

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"openclaw-sandbox/internal/audit"
 	"openclaw-sandbox/internal/identity"
 	"openclaw-sandbox/internal/login"
 	"openclaw-sandbox/internal/session"
@@ -20,7 +21,7 @@ func TestLoginIsForPages(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := login.New(login.Config{Domain: "claw.test", Scheme: "http", Keys: keys, Lifetime: time.Hour, Timeout: time.Second, StartsPerMinute: 5}, slog.New(slog.DiscardHandler))
+	l := login.New(login.Config{Domain: "claw.test", Scheme: "http", Keys: keys, Lifetime: time.Hour, Timeout: time.Second, StartsPerMinute: 5}, slog.New(slog.DiscardHandler), audit.New(slog.New(slog.DiscardHandler)))
 	s := startWith(t, identity.Any{l}, time.Second, func(rt *Router) { rt.UseLogin(l) })
 	page := "Accept: text/html"
 	for name, c := range map[string]struct {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"openclaw-sandbox/internal/activity"
+	"openclaw-sandbox/internal/audit"
 	"openclaw-sandbox/internal/catalog"
 	"openclaw-sandbox/internal/identity"
 	"openclaw-sandbox/internal/idle"
@@ -68,6 +69,7 @@ type Accounts interface {
 type Config struct {
 	Domain      string
 	HoldTimeout time.Duration
+	Audit       *audit.Log // nil: one that writes to the router's log
 }
 
 // Router is the HTTP handler.
@@ -101,13 +103,20 @@ func (rt *Router) UseAccounts(a Accounts) { rt.accounts = a }
 
 // New returns the handler. draining is closed when the process is about to end.
 func New(c Config, m identity.Method, cat Catalog, l Launcher, clients Clients, p *proxy.Proxy, draining <-chan struct{}, log *slog.Logger) *Router {
+	if c.Audit == nil {
+		c.Audit = audit.New(log)
+	}
 	return &Router{config: c, identity: m, catalog: cat, launcher: l, clients: clients, proxy: p, draining: draining, log: log, csrf: http.NewCrossOriginProtection()}
 }
+
+// anotherOrigin is why a request of a browser is denied whoever its user is.
+const anotherOrigin = "a page of another origin"
 
 // call is a request whose target and caller are known.
 type call struct {
 	user sandbox.User
 	base string // the stripped part of the path
+	who  identity.Caller
 }
 
 func (rt *Router) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -135,6 +144,7 @@ func (rt *Router) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if err := rt.csrf.Check(r); err != nil || crossOrigin(r) {
+		rt.config.Audit.Refused("denied", r, "user", t.user, "reason", anotherOrigin)
 		rt.refuse(w, r, problem{Status: http.StatusForbidden, Title: "Cross-origin request", Detail: "A page of another origin may not do this."})
 		return
 	}
@@ -154,15 +164,16 @@ func (rt *Router) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		rt.refuse(w, r, problem{Status: http.StatusUnauthorized, Title: "Who are you?", Detail: "This request bears no valid identity; send your token as Authorization: Bearer."})
 		return
 	}
-	c := call{user: t.user, base: t.base}
+	c := call{user: t.user, base: t.base, who: caller}
 	if c.user == "" {
 		c.user = caller.User
 	}
 	if !caller.May(c.user) {
-		rt.log.Warn("denied", "caller", caller.User, "user", c.user)
+		rt.config.Audit.Refused("denied", r, "caller", caller.Person(), "user", c.user)
 		rt.refuse(w, r, problem{Status: http.StatusForbidden, Title: "Not yours", Detail: "Your identity does not open this sandbox."})
 		return
 	}
+	rt.config.Audit.Visit(r, caller, c.user)
 	rt.serve(w, r, c)
 }
 

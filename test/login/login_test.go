@@ -20,6 +20,7 @@ import (
 	"testing"
 	"time"
 
+	"openclaw-sandbox/internal/audit"
 	"openclaw-sandbox/internal/devcluster"
 	"openclaw-sandbox/internal/identity"
 	"openclaw-sandbox/internal/login"
@@ -44,9 +45,10 @@ func start(t *testing.T) *site {
 	if err != nil {
 		t.Fatal(err)
 	}
+	log := slog.New(slog.NewTextHandler(&s.log, nil))
 	l := login.New(login.Config{Domain: "claw.test", Scheme: "http", Issuer: provider(t, "http://claw.test:"+s.port+"/_sandbox/callback"),
 		ClientID: "router", ClientSecret: "client-secret-of-the-test", Mapping: identity.Mapping{Claim: "sub"},
-		Keys: keys, Lifetime: time.Hour, Timeout: 10 * time.Second, StartsPerMinute: 100}, slog.New(slog.NewTextHandler(&s.log, nil)))
+		Keys: keys, Lifetime: time.Hour, Timeout: 10 * time.Second, StartsPerMinute: 100}, log, audit.New(log))
 	refuse := func(w http.ResponseWriter, _ *http.Request, status int, title, _ string) {
 		http.Error(w, title, status)
 	}
