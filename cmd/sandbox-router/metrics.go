@@ -12,6 +12,7 @@ import (
 	"openclaw-sandbox/internal/catalog"
 	"openclaw-sandbox/internal/drain"
 	"openclaw-sandbox/internal/launch"
+	"openclaw-sandbox/internal/webhook"
 )
 
 // metrics have bounded labels only: never a user.
@@ -19,6 +20,7 @@ type metrics struct {
 	registry *prometheus.Registry
 	requests *prometheus.CounterVec
 	wakes    *prometheus.HistogramVec
+	webhooks *prometheus.CounterVec
 }
 
 func newMetrics() *metrics {
@@ -28,8 +30,13 @@ func newMetrics() *metrics {
 			Help: "Requests, by class of the answer's status; 1xx is an upgrade."}, []string{"class"}),
 		wakes: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "sandbox_router_wake_seconds",
 			Help: "Starts, from the first request to the gateway in the catalog, by outcome.", Buckets: []float64{.5, 1, 2, 4, 6, 8, 10, 15, 20, 30, 60, 120, 240}}, []string{"outcome"}),
+		webhooks: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "sandbox_router_webhooks_total",
+			Help: "Requests to webhooks' paths, by what became of them: only the verified reach a gateway."}, []string{"result"}),
 	}
-	m.registry.MustRegister(m.requests, m.wakes, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	for _, r := range webhook.Results {
+		m.webhooks.WithLabelValues(string(r))
+	}
+	m.registry.MustRegister(m.requests, m.wakes, m.webhooks, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
 
@@ -54,6 +61,8 @@ func (m *metrics) watch(c *catalog.Catalog, d *drain.Drain, l *launch.Launcher) 
 func (m *metrics) wake(outcome string, took time.Duration) {
 	m.wakes.WithLabelValues(outcome).Observe(took.Seconds())
 }
+
+func (m *metrics) webhook(r webhook.Result) { m.webhooks.WithLabelValues(string(r)).Inc() }
 
 func (m *metrics) handler() http.Handler {
 	mux := http.NewServeMux()

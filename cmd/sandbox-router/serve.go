@@ -21,6 +21,7 @@ import (
 	"openclaw-sandbox/internal/proxy"
 	"openclaw-sandbox/internal/router"
 	"openclaw-sandbox/internal/sandbox"
+	"openclaw-sandbox/internal/webhook"
 )
 
 // Limits of a client's request head, before anything is known of it.
@@ -64,6 +65,9 @@ func serve(ctx context.Context, c config.Config, logTo io.Writer) error {
 	rt := router.New(router.Config{Domain: c.Domain, HoldTimeout: c.HoldTimeout}, who, cat, starter{launcher}, px, draining.Begun(), log)
 	if people != nil {
 		rt.UseLogin(people)
+	}
+	if len(c.Webhooks) > 0 {
+		rt.UseWebhooks(webhook.New(c.Webhooks), m.webhook)
 	}
 	m.watch(cat, draining, launcher)
 

@@ -15,6 +15,7 @@ import (
 	"openclaw-sandbox/internal/identity"
 	"openclaw-sandbox/internal/login"
 	"openclaw-sandbox/internal/sandbox"
+	"openclaw-sandbox/internal/webhook"
 )
 
 // Config are the router's settings, with durations parsed and identities checked.
@@ -33,6 +34,8 @@ type Config struct {
 	JWT     []identity.JWTConfig
 	Headers []identity.Header
 	Login   *login.Config // of identity "oidc"; nil when that is off
+
+	Webhooks []webhook.Hook // checked
 
 	ConsulAddress string // empty: the client library's environment
 	Service       string
@@ -90,6 +93,7 @@ type file struct {
 	Nomad    *nomadBlock     `hcl:"nomad,block"`
 	Wake     *wakeBlock      `hcl:"wake,block"`
 	Upstream *upstreamBlock  `hcl:"upstream,block"`
+	Webhooks []webhookBlock  `hcl:"webhook,block"`
 }
 
 type consulBlock struct {
@@ -197,6 +201,7 @@ func (f *file) apply(c *Config, body hcl.Body) hcl.Diagnostics {
 		set(&c.ForwardedClient, b.ForwardedClient)
 	}
 	f.applyIdentity(c, &bad)
+	f.applyWebhooks(c, &bad)
 	c.check(&bad)
 	return bad.diags
 }

@@ -10,12 +10,15 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"openclaw-sandbox/internal/catalog"
 	"openclaw-sandbox/internal/identity"
 	"openclaw-sandbox/internal/login"
 	"openclaw-sandbox/internal/proxy"
 	"openclaw-sandbox/internal/sandbox"
 	"openclaw-sandbox/internal/web"
+	"openclaw-sandbox/internal/webhook"
 )
 
 // Catalog knows who is where.
@@ -63,7 +66,10 @@ type Router struct {
 	draining <-chan struct{}
 	log      *slog.Logger
 	csrf     *http.CrossOriginProtection
-	login    Login // nil: nobody can log in
+	login    Login        // nil: nobody can log in
+	webhooks *webhook.Set // nil: there are none
+	counted  func(webhook.Result)
+	refusals rate.Sometimes // bounds the log lines of refused webhooks
 }
 
 // Login lets people in who bring no identity.
@@ -79,13 +85,16 @@ func (rt *Router) UseLogin(l Login) { rt.login = l }
 
 // New returns the handler. draining is closed when the process is about to end.
 func New(c Config, m identity.Method, cat Catalog, l Launcher, p *proxy.Proxy, draining <-chan struct{}, log *slog.Logger) *Router {
-	return &Router{config: c, identity: m, catalog: cat, launcher: l, proxy: p, draining: draining, log: log, csrf: http.NewCrossOriginProtection()}
+	return &Router{config: c, identity: m, catalog: cat, launcher: l, proxy: p, draining: draining, log: log, csrf: http.NewCrossOriginProtection(),
+		refusals: rate.Sometimes{Interval: refusalPause}}
 }
 
 // call is a request whose target and caller are known.
 type call struct {
 	user sandbox.User
 	base string // the stripped part of the path
+	kind kind
+	hold time.Duration // how long it waits for a gateway
 }
 
 func (rt *Router) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -116,6 +125,9 @@ func (rt *Router) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		rt.refuse(w, r, problem{Status: http.StatusForbidden, Title: "Cross-origin request", Detail: "A page of another origin may not do this."})
 		return
 	}
+	if rt.webhook(w, r, t) {
+		return
+	}
 	refuse := func(w http.ResponseWriter, r *http.Request, status int, title, detail string) {
 		rt.refuse(w, r, problem{Status: status, Title: title, Detail: detail})
 	}
@@ -132,7 +144,7 @@ func (rt *Router) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		rt.refuse(w, r, problem{Status: http.StatusUnauthorized, Title: "Who are you?", Detail: "This request bears no valid identity; send your token as Authorization: Bearer."})
 		return
 	}
-	c := call{user: t.user, base: t.base}
+	c := call{user: t.user, base: t.base, kind: classify(r), hold: rt.config.HoldTimeout}
 	if c.user == "" {
 		c.user = caller.User
 	}
@@ -166,7 +178,7 @@ func (rt *Router) serve(w http.ResponseWriter, r *http.Request, c call) {
 // carry proxies the request.
 func (rt *Router) carry(w http.ResponseWriter, r *http.Request, c call) {
 	err := rt.reach(w, r, c, func(i catalog.Instance) error {
-		return rt.proxy.Forward(w, r, proxy.Target{User: string(c.user), Generation: i.Generation, Addr: i.Addr, Base: c.base, Kind: classify(r).active()})
+		return rt.proxy.Forward(w, r, proxy.Target{User: string(c.user), Generation: i.Generation, Addr: i.Addr, Base: c.base, Kind: c.kind.active()})
 	})
 	if err != nil {
 		rt.log.Warn("a gateway does not answer", "user", c.user, "error", err)
