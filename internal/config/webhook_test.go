@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"openclaw-sandbox/internal/webhook"
 )
 
@@ -70,5 +72,37 @@ webhook "slack" {
 		if _, err := Parse([]byte(anybody+text), "r.hcl"); err == nil || !strings.Contains(err.Error(), c.mention) {
 			t.Errorf("%s: %v, want a mention of %q", name, err, c.mention)
 		}
+	}
+}
+
+// The example's block, which is a comment since it needs files, says the defaults.
+func TestExampleWebhook(t *testing.T) {
+	example, err := os.ReadFile("../../docs/router.example.hcl")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, block, begins := strings.Cut(string(example), "# webhook \"slack\" {")
+	block, _, ends := strings.Cut(block, "\n# }\n")
+	if !begins || !ends {
+		t.Fatal("the example has no webhook")
+	}
+	dir := t.TempDir()
+	text := "webhook \"slack\" {" + strings.ReplaceAll(block, "\n#", "\n") + "\n}\n"
+	text = strings.Replace(text, `"/etc/openclaw/slack"`, fmt.Sprintf("%q", dir), 1)
+	for _, attribute := range []string{"path", "methods", "signature", "secrets_dir", "secret_files", "max_body", "per_minute", "hold", "port"} {
+		if !strings.Contains(text, "   "+attribute+" ") {
+			t.Errorf("the example lacks %s", attribute)
+		}
+	}
+	full, err := Parse([]byte(anybody+text), "r.hcl")
+	if err != nil {
+		t.Fatal(err)
+	}
+	least, err := Parse([]byte(anybody+fmt.Sprintf("webhook \"slack\" {\npath = \"/slack/events\"\nsignature = \"slack\"\nsecrets_dir = %q\n}", dir)), "r.hcl")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff(least.Webhooks, full.Webhooks); d != "" {
+		t.Errorf("the example differs from the defaults:\n%s", d)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -72,7 +73,7 @@ func (s *Stack) RegisterSandboxes(ctx context.Context, name string, edit func(va
 
 // demoDefaults are OpenClaw settings that use the demo model.
 func (s *Stack) demoDefaults() string {
-	b, err := json.Marshal(map[string]any{
+	settings := map[string]any{
 		"agents": map[string]any{"defaults": map[string]any{
 			"model":     map[string]any{"primary": "demo/" + demomodel.Model},
 			"models":    map[string]any{"demo/" + demomodel.Model: map[string]any{"alias": "Demo"}},
@@ -84,9 +85,11 @@ func (s *Stack) demoDefaults() string {
 				"cost":          map[string]int{"input": 0, "output": 0, "cacheRead": 0, "cacheWrite": 0},
 				"contextWindow": 128000, "maxTokens": 4096}},
 		}}},
-	})
+	}
+	maps.Copy(settings, s.o.Settings)
+	b, err := json.Marshal(settings)
 	if err != nil {
-		panic(err) // constant shapes only
+		panic(err) // the caller's settings are no JSON
 	}
 	return string(b)
 }

@@ -36,6 +36,8 @@ type Options struct {
 	// are environment for the gateways, kept as a Nomad variable.
 	Defaults string
 	Secrets  map[string]string
+	// Settings are further OpenClaw settings, beside the demo model's.
+	Settings map[string]any
 
 	Progress func(format string, args ...any)
 }
@@ -45,7 +47,7 @@ type RouterOptions struct {
 	Job         string // the Nomad job's name
 	Port        int    // 0 is a free one
 	MetricsPort int
-	Identity    string // HCL, the identity blocks
+	Identity    string // HCL, the identity blocks, and others that the router shall have
 	Sandboxes   string // the parameterized job; "openclaw" if empty
 }
 

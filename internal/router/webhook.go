@@ -48,7 +48,7 @@ func (rt *Router) webhook(w http.ResponseWriter, r *http.Request, t target) bool
 		s.Strip(r)
 	}
 	r.Header.Del("Cookie") // whoever sends webhooks has none
-	c := call{user: t.user, base: t.base, kind: kindAPI, hold: time.Until(until)}
+	c := call{user: t.user, kind: kindAPI, hold: time.Until(until)}
 	err = rt.reach(w, r, c, func(i catalog.Instance) error { return rt.deliver(w, r, c, h, until, i) })
 	if err != nil {
 		rt.log.Warn("a gateway does not answer a webhook", "user", c.user, "webhook", h.Name, "error", err)
@@ -61,7 +61,7 @@ func (rt *Router) webhook(w http.ResponseWriter, r *http.Request, t target) bool
 // when that is up, if it is configured at all: that it is closed says nothing about
 // the gateway, whose route stays.
 func (rt *Router) deliver(w http.ResponseWriter, r *http.Request, c call, h webhook.Hook, until time.Time, i catalog.Instance) error {
-	t := proxy.Target{User: string(c.user), Generation: i.Generation, Addr: i.Addr, Base: c.base, Kind: c.kind.active(), Anonymous: true}
+	t := proxy.Target{User: string(c.user), Generation: i.Generation, Addr: i.Addr, Kind: c.kind.active(), Anonymous: true}
 	if h.Port == 0 {
 		return rt.proxy.Forward(w, r, t)
 	}

@@ -41,13 +41,21 @@ const (
 
 var validName = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,39}$`)
 
+// CheckName refuses what is no hook's name.
+func CheckName(name string) error {
+	if !validName.MatchString(name) {
+		return fmt.Errorf("want a webhook's name of 1 to 40 lower-case letters, digits and hyphens, got %q", name)
+	}
+	return nil
+}
+
 // closed are the paths below which no hook may be: the router's own, and the place of users.
 var closed = []string{"/_sandbox/", "/api/", "/u/", "/health/"}
 
 // Check finds settings that would open more than the operator means to.
 func (h Hook) Check() error {
-	if !validName.MatchString(h.Name) {
-		return fmt.Errorf("want a name of 1 to 40 lower-case letters, digits and hyphens, got %q", h.Name)
+	if err := CheckName(h.Name); err != nil {
+		return err
 	}
 	if !plain(h.Path) || h.Path == "/" || strings.ContainsAny(h.Path, "%?#") {
 		return fmt.Errorf("path: want one path like \"/slack/events\", or all below one like \"/hooks/\", got %q", h.Path)
