@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 
 	nomad "github.com/hashicorp/nomad/api"
@@ -29,6 +30,7 @@ type Options struct {
 
 	Bridge       string // for runtime image
 	BridgeSubnet string
+	Allow        []string // what sandboxes may reach on this machine, beside the model: ip:port
 
 	SnapshotInterval string
 	Routers          []RouterOptions
@@ -210,9 +212,18 @@ snapshot {
 }
 egress {
   bridge = %q
-  allow  = [%q]
+  allow  = %s
 }
-`, s.o.Runtime, filepath.Join(s.o.Dir, "sandboxes"), s.S3.Bucket, s.S3.Endpoint(), s.S3.AccessKey, s.S3.SecretKey, s.o.SnapshotInterval, s.o.Bridge, s.ModelAddr)
+`, s.o.Runtime, filepath.Join(s.o.Dir, "sandboxes"), s.S3.Bucket, s.S3.Endpoint(), s.S3.AccessKey, s.S3.SecretKey, s.o.SnapshotInterval, s.o.Bridge, quoted(append([]string{s.ModelAddr}, s.o.Allow...)))
+}
+
+// quoted is an HCL list.
+func quoted(list []string) string {
+	out := make([]string, len(list))
+	for i, s := range list {
+		out[i] = strconv.Quote(s)
+	}
+	return "[" + strings.Join(out, ", ") + "]"
 }
 
 // downWait bounds how long sandboxes may take to save and end.

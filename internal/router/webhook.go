@@ -40,6 +40,9 @@ func (rt *Router) webhook(w http.ResponseWriter, r *http.Request, t target) bool
 		rt.refusals.Do(func() {
 			rt.log.Warn("webhooks are refused; said at most once a minute", "webhook", h.Name, "user", t.user, "result", refusal.Result, "error", refusal)
 		})
+		if refusal.Result == webhook.Refused {
+			w.Header().Set("WWW-Authenticate", `Webhook realm="openclaw-sandbox"`) // RFC 9110 section 15.5.2 wants one
+		}
 		rt.refuse(w, r, ofRefusal(refusal))
 		return true
 	}

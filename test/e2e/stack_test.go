@@ -16,6 +16,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -63,6 +64,7 @@ type stack struct {
 	accessKey                                            string
 	store                                                objstore.Store
 	webhooks                                             *webhook.Derived // with what the second router's webhooks are signed
+	telegramAddr                                         string           // which sandboxes may reach
 }
 
 var shared *stack
@@ -142,6 +144,7 @@ func keepLogs(dir string) {
 const (
 	e2eBridge       = "ocs-e2e0"
 	e2eBridgeSubnet = "172.26.96.0/20"
+	e2eBridgeIP     = "172.26.96.1"
 )
 
 func up(ctx context.Context, dir string) (*stack, error) {
@@ -173,10 +176,15 @@ func up(ctx context.Context, dir string) (*stack, error) {
 	if err != nil {
 		return nil, err
 	}
+	ports, err := devcluster.FreePorts(1)
+	if err != nil {
+		return nil, err
+	}
+	telegram := net.JoinHostPort(e2eBridgeIP, strconv.Itoa(ports[0]))
 	tokens += fmt.Sprintf("webhook \"hooks\" {\n path = \"/hooks/\"\n signature = \"signed\"\n secret_files = [%q]\n}\n", master)
 	tokens += fmt.Sprintf("webhook \"telegram\" {\n path = \"/telegram-webhook\"\n signature = \"telegram\"\n secret_files = [%q]\n port = 8787\n}\n", master)
 	st, err := devcluster.Up(ctx, devcluster.Options{
-		Source: source, Bin: bin, Dir: filepath.Join(dir, "stack"), Runtime: "image", Bridge: e2eBridge, BridgeSubnet: e2eBridgeSubnet,
+		Source: source, Bin: bin, Dir: filepath.Join(dir, "stack"), Runtime: "image", Bridge: e2eBridge, BridgeSubnet: e2eBridgeSubnet, Allow: []string{telegram},
 		SnapshotInterval: snapshotInterval.String(), Settings: map[string]any{"hooks": map[string]any{"enabled": true, "token": hooksToken}},
 		Routers: []devcluster.RouterOptions{
 			{Job: "sandbox-router", Identity: dev}, {Job: "sandbox-router-tokens", Identity: tokens}, {Job: "sandbox-router-broken", Identity: dev, Sandboxes: "openclaw-broken"},
@@ -186,7 +194,7 @@ func up(ctx context.Context, dir string) (*stack, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &stack{Stack: st, consulURL: "http://" + st.Consul.Addr, bridgeIP: st.BridgeIP, modelAddr: st.ModelAddr, secretKey: st.S3.SecretKey, webhooks: webhooks, accessKey: st.S3.AccessKey}
+	s := &stack{Stack: st, consulURL: "http://" + st.Consul.Addr, bridgeIP: st.BridgeIP, modelAddr: st.ModelAddr, secretKey: st.S3.SecretKey, webhooks: webhooks, telegramAddr: telegram, accessKey: st.S3.AccessKey}
 	s.dev = router{addr: st.Routers[0], domain: "localhost"}
 	s.tokens = map[string]router{}
 	for _, u := range tokenUsers {

@@ -2,13 +2,11 @@ package e2e
 
 import (
 	"encoding/json"
-	"io"
 	"net/http"
 	"strings"
 	"testing"
 	"time"
 
-	"openclaw-sandbox/internal/devcluster"
 	"openclaw-sandbox/internal/webhook"
 )
 
@@ -61,57 +59,5 @@ func TestWebhookWakes(t *testing.T) {
 	// Signed well, but without the gateway's token: were the gateway told a user, it might do.
 	if status, body := post("/hooks/agent", turn, user, "wrong"); status != http.StatusUnauthorized || strings.Contains(body, "problem") {
 		t.Errorf("with a wrong token: %d %s, want the gateway's own 401", status, body)
-	}
-	telegram(t, s, r, user)
-}
-
-// telegram sends a webhook to another port of the sandbox, where OpenClaw's
-// Telegram channel listens. That one needs Telegram, so that a few lines stand for it.
-func telegram(t *testing.T, s *stack, r router, user string) {
-	type answer struct {
-		status int
-		body   string
-	}
-	secret := s.webhooks.Secret("telegram", "wendy")
-	got := make(chan answer, 1)
-	go func() { // it is held until somebody listens
-		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+r.addr+"/telegram-webhook", strings.NewReader(`{"update_id":1}`))
-		if err != nil {
-			got <- answer{body: err.Error()}
-			return
-		}
-		req.Host = r.host(user)
-		req.Header.Set("X-Telegram-Bot-Api-Secret-Token", secret)
-		resp, err := http.DefaultClient.Do(req)
-		if err != nil {
-			got <- answer{body: err.Error()}
-			return
-		}
-		defer resp.Body.Close()
-		text, err := io.ReadAll(resp.Body)
-		if err != nil {
-			got <- answer{body: err.Error()}
-			return
-		}
-		got <- answer{resp.StatusCode, string(text)}
-	}()
-	node, err := devcluster.Tool("node")
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.execInside(t, user, node, "-e", `require("http").createServer((q,a)=>{let b="";q.on("data",d=>b+=d);q.on("end",()=>a.end(JSON.stringify({url:q.url,headers:q.headers,body:b}),()=>setTimeout(()=>process.exit(),200)))}).listen(8787,"0.0.0.0")`)
-	a := <-got
-	var seen struct {
-		URL, Body string
-		Headers   map[string]string
-	}
-	if err := json.Unmarshal([]byte(a.body), &seen); err != nil || a.status != http.StatusOK {
-		t.Fatalf("Telegram's webhook: %d %s (%v)", a.status, a.body, err)
-	}
-	if seen.URL != "/telegram-webhook" || seen.Body != `{"update_id":1}` || seen.Headers["x-telegram-bot-api-secret-token"] != secret || seen.Headers["x-forwarded-user"] != "" {
-		t.Errorf("the channel saw %+v", seen)
-	}
-	if s.passing(user) == nil {
-		t.Error("a port that was closed for a while cost the gateway its route")
 	}
 }
