@@ -49,7 +49,7 @@ identity "token" {
 #   max_body     = 1048576               # bytes
 #   per_minute   = 120                   # of one user, that this router lets through; beyond, 429
 #   hold         = "2s"                  # how long a request waits for a start; "1s" with "line", "25s" with "telegram" and "signed"
-#   port         = 0                     # another port of the sandbox than the gateway's own
+#   port         = 0                     # another port of the sandbox than the gateway's own; the job's webhook_ports opens it
 # }
 
 consul {

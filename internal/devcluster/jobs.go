@@ -62,7 +62,9 @@ func (s *Stack) RegisterSandboxes(ctx context.Context, name string, edit func(va
 		// Shares, not limits: a small machine runs several that are mostly idle.
 		"cpu": 250, "network": "bridge", "address_mode": "driver", "trusted_proxies": []string{s.BridgeIP},
 	}
-	if !s.isolated() {
+	if s.isolated() {
+		vars["webhook_ports"] = map[string]int{"telegram": 8787}
+	} else {
 		vars["network"], vars["address_mode"], vars["trusted_proxies"] = "host", "host", []string{"127.0.0.1", "::1"}
 	}
 	if edit != nil {

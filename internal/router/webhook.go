@@ -2,9 +2,7 @@ package router
 
 import (
 	"errors"
-	"net"
 	"net/http"
-	"strconv"
 	"time"
 
 	"openclaw-sandbox/internal/catalog"
@@ -68,11 +66,12 @@ func (rt *Router) deliver(w http.ResponseWriter, r *http.Request, c call, h webh
 	if h.Port == 0 {
 		return rt.proxy.Forward(w, r, t)
 	}
-	host, _, err := net.SplitHostPort(i.Addr)
-	if err != nil {
-		return err
+	t.Addr, t.Aside = i.At(h.Port), true
+	if t.Addr == "" {
+		rt.log.Error("a webhook's port is not open: the job's webhook_ports lack it", "webhook", h.Name, "port", h.Port)
+		rt.refuse(w, r, deaf)
+		return nil
 	}
-	t.Addr, t.Aside = net.JoinHostPort(host, strconv.Itoa(h.Port)), true
 	for pause := againMin; ; pause = min(2*pause, againMax) {
 		err := rt.proxy.Forward(w, r, t)
 		var lost *proxy.Unreached

@@ -40,6 +40,53 @@ func (b botAPI) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	json.NewEncoder(w).Encode(map[string]any{"ok": true, "result": result})
 }
 
+// Where sandboxes are reached over mapped ports, Nomad says in Consul which one is
+// a webhook's.
+func TestMappedWebhookPort(t *testing.T) {
+	s := needStack(t)
+	const user, job = "mona", "openclaw-mapped"
+	if err := s.RegisterSandboxes(t.Context(), job, func(vars map[string]any) { vars["address_mode"] = "host" }); err != nil {
+		t.Fatal(err)
+	}
+	dispatched, _, err := s.Nomad.Client().Jobs().Dispatch(job, map[string]string{"user": user}, nil, "", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		for _, id := range []string{dispatched.DispatchedJobID, job} {
+			if _, _, err := s.Nomad.Client().Jobs().Deregister(id, false, nil); err != nil {
+				t.Errorf("stop %s: %v", id, err)
+			}
+		}
+	})
+	eventually(t, startLimit, "registration of "+user, func() bool {
+		entries, _, err := s.Consul.Client().Health().Service("openclaw-gateway", "", false, nil) // its check fails: this node is no trusted proxy then
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range entries {
+			if e.Service.Meta["user"] != user {
+				continue
+			}
+			a, _, err := s.Nomad.Client().Allocations().Info(e.Service.Meta["generation"], nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			want := ""
+			for _, p := range a.AllocatedResources.Shared.Ports {
+				if p.Label == "telegram" {
+					want = fmt.Sprintf("8787=%d", p.Value)
+				}
+			}
+			if got := e.Service.Meta["ports"]; want == "" || got != want {
+				t.Fatalf("Consul says %q, Nomad %q", got, want)
+			}
+			return true
+		}
+		return false
+	})
+}
+
 // A user sets up Telegram as docs/webhooks.md says, with OpenClaw's own channel. A
 // message then wakes the stopped sandbox, through a router that asks everybody else
 // for a token, and is answered. Only Telegram's server is a stand-in.
