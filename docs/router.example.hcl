@@ -50,6 +50,19 @@ identity "token" {
 #   groups = []
 # }
 
+# Webhooks of chat channels, which reach a sandbox without a login: see webhooks.md. Example, with the defaults of the signature "slack":
+# webhook "slack" {
+#   path         = "/slack/events" # below a sandbox's address; all below it if it ends in "/". Not below /_sandbox/, /api/, /u/
+#   methods      = ["POST"]
+#   signature    = "slack"               # or "telegram", "line", "signed"
+#   secrets_dir  = "/etc/openclaw/slack" # a file per user, named like the user, with the channel's secret; or, with "telegram" and "signed",
+#   secret_files = []                    # files with a master secret of `openssl rand -base64 32`: the first is the current one
+#   max_body     = 1048576               # bytes
+#   per_minute   = 120                   # of one user, that this router lets through; beyond, 429
+#   hold         = "2s"                  # how long a request waits for a start; "1s" with "line", "25s" with "telegram" and "signed"
+#   port         = 0                     # another port of the sandbox than the gateway's own; the job's webhook_ports opens it
+# }
+
 consul {
   address = ""                 # empty: CONSUL_HTTP_ADDR, or the agent on this node
   service = "openclaw-gateway" # the name that gateways register under

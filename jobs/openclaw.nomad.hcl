@@ -61,6 +61,12 @@ variable "address_mode" {
   default     = "host"
 }
 
+variable "webhook_ports" {
+  type        = map(number)
+  description = "Ports beside the gateway's that routers may send webhooks to, by a name: { telegram = 8787 }. Needs network \"bridge\"."
+  default     = {}
+}
+
 variable "trusted_proxies" {
   type        = list(string)
   description = "Addresses that the routers' connections come from, as the gateway sees them: the bridge's own, and the routers' networks."
@@ -141,6 +147,12 @@ locals {
     http = { endpoints = { chatCompletions = { enabled = true }, responses = { enabled = true } } }
   }
 
+  # Where routers reach them at the address that the service registers: INSIDE=OUTSIDE.
+  # Nomad fills in a mapped port's number.
+  webhook_ports = join(",", [for label, port in var.webhook_ports :
+    "${port}=${var.address_mode == "host" ? "$${NOMAD_HOST_PORT_${label}}" : port}"
+  ])
+
   settings = {
     defaults = jsondecode(var.gateway_defaults)
     enforced = { gateway = local.gateway, update = { checkOnStart = false } }
@@ -170,6 +182,14 @@ job "openclaw" {
       mode = var.network
       port "gateway" {
         to = var.network == "bridge" ? 18789 : 0
+      }
+
+      dynamic "port" {
+        for_each = var.webhook_ports
+        labels   = [port.key]
+        content {
+          to = port.value
+        }
       }
     }
 
@@ -252,6 +272,7 @@ job "openclaw" {
           generation = NOMAD_ALLOC_ID
           node       = node.unique.name
           job        = NOMAD_JOB_ID
+          ports      = local.webhook_ports
         }
 
         check {

@@ -13,6 +13,7 @@ import (
 	"openclaw-sandbox/internal/drain"
 	"openclaw-sandbox/internal/idle"
 	"openclaw-sandbox/internal/launch"
+	"openclaw-sandbox/internal/webhook"
 )
 
 // metrics have bounded labels only: never a user.
@@ -21,6 +22,7 @@ type metrics struct {
 	requests *prometheus.CounterVec
 	wakes    *prometheus.HistogramVec
 	acts     *prometheus.CounterVec
+	webhooks *prometheus.CounterVec
 }
 
 func newMetrics() *metrics {
@@ -32,8 +34,13 @@ func newMetrics() *metrics {
 			Help: "Starts, from the first request to the gateway in the catalog, by outcome.", Buckets: []float64{.5, 1, 2, 4, 6, 8, 10, 15, 20, 30, 60, 120, 240}}, []string{"outcome"}),
 		acts: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "sandbox_router_idle_acts_total",
 			Help: "Idle sandboxes that this router froze or stopped."}, []string{"act"}),
+		webhooks: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "sandbox_router_webhooks_total",
+			Help: "Requests to webhooks' paths, by what became of them: only the verified reach a gateway."}, []string{"result"}),
 	}
-	m.registry.MustRegister(m.requests, m.wakes, m.acts, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	for _, r := range webhook.Results {
+		m.webhooks.WithLabelValues(string(r))
+	}
+	m.registry.MustRegister(m.requests, m.wakes, m.acts, m.webhooks, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
 
@@ -68,6 +75,8 @@ func (m *metrics) wake(outcome string, took time.Duration) {
 }
 
 func (m *metrics) reaped(a idle.Act) { m.acts.WithLabelValues(string(a)).Inc() }
+
+func (m *metrics) webhook(r webhook.Result) { m.webhooks.WithLabelValues(string(r)).Inc() }
 
 func (m *metrics) handler() http.Handler {
 	mux := http.NewServeMux()

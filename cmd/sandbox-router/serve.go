@@ -24,6 +24,7 @@ import (
 	"openclaw-sandbox/internal/proxy"
 	"openclaw-sandbox/internal/router"
 	"openclaw-sandbox/internal/sandbox"
+	"openclaw-sandbox/internal/webhook"
 )
 
 // Limits of a client's request head, before anything is known of it.
@@ -79,6 +80,9 @@ func serve(ctx context.Context, c config.Config, logTo io.Writer) error {
 	rt.UseAccounts(lazy.books)
 	if people != nil {
 		rt.UseLogin(people)
+	}
+	if len(c.Webhooks) > 0 {
+		rt.UseWebhooks(webhook.New(c.Webhooks), m.webhook)
 	}
 	m.watch(cat, draining, launcher, lazy)
 

@@ -1,6 +1,6 @@
 // Command sandboxctl is the operator's tool for the users' stored states: what
 // there is, what it was, to have it back, to move it, to check it. It looks after
-// API tokens, too.
+// API tokens, too, and gives out the secrets of webhooks.
 package main
 
 import (
@@ -73,7 +73,7 @@ Consul, and these no store.`,
 	f.StringToStringVar(&t.keys, "key", nil, "NAME=FILE of a master key of encrypted states; may be repeated")
 	f.StringVar(&t.active, "active-key", "", "the master key for what is written, if there are several")
 	f.BoolVar(&t.json, "json", false, "print JSON, for scripts")
-	root.AddCommand(t.users(), t.snapshots(), t.restore(), t.fork(), t.pin(), t.unpin(), t.ls(), t.cat(), t.diff(), t.export(), t.importer(), t.verify(), t.gc(), t.du(), t.doctor(), t.token())
+	root.AddCommand(t.users(), t.snapshots(), t.restore(), t.fork(), t.pin(), t.unpin(), t.ls(), t.cat(), t.diff(), t.export(), t.importer(), t.verify(), t.gc(), t.du(), t.doctor(), t.token(), t.webhook())
 	return root
 }
 

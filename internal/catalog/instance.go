@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"strconv"
+	"strings"
 
 	consul "github.com/hashicorp/consul/api"
 
@@ -17,9 +18,28 @@ type Instance struct {
 	Addr       string // host:port
 	Node       string
 	Job        string // the dispatched child job
+	// Ports are further ports of the sandbox that its job opens to routers, as
+	// INSIDE=OUTSIDE with commas: "8787=23456".
+	Ports string
 	// created is Consul's index of the registration: the newest wins. A learnt
 	// instance has the index that was seen when it was learnt.
 	created uint64
+}
+
+// At is where port of the sandbox can be reached, host:port; "" if the job does not
+// open it: without a word of the job it might be another process's.
+func (i Instance) At(port int) string {
+	host, _, err := net.SplitHostPort(i.Addr)
+	if err != nil {
+		return ""
+	}
+	for pair := range strings.SplitSeq(i.Ports, ",") {
+		inside, outside, _ := strings.Cut(pair, "=")
+		if n, err := strconv.ParseUint(outside, 10, 16); err == nil && n > 0 && inside == strconv.Itoa(port) {
+			return net.JoinHostPort(host, outside)
+		}
+	}
+	return ""
 }
 
 // newer decides between two gateways of one user, the same way in every router.
@@ -66,5 +86,5 @@ func (e *entry) instance() (Instance, error) {
 		host = e.Node.Address
 	}
 	return Instance{User: user, Generation: generation, Addr: net.JoinHostPort(host, strconv.Itoa(e.Service.Port)),
-		Node: e.Service.Meta["node"], Job: e.Service.Meta["job"], created: e.Service.CreateIndex}, nil
+		Node: e.Service.Meta["node"], Job: e.Service.Meta["job"], Ports: e.Service.Meta["ports"], created: e.Service.CreateIndex}, nil
 }

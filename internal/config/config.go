@@ -15,6 +15,7 @@ import (
 	"openclaw-sandbox/internal/identity"
 	"openclaw-sandbox/internal/login"
 	"openclaw-sandbox/internal/sandbox"
+	"openclaw-sandbox/internal/webhook"
 )
 
 // Config are the router's settings, with durations parsed and identities checked.
@@ -36,6 +37,8 @@ type Config struct {
 	Shares  identity.Shares
 	// APITokens is the prefix in Consul's key-value store, of identity "api"; empty when that is off
 	APITokens string
+
+	Webhooks []webhook.Hook // checked
 
 	ConsulAddress string // empty: the client library's environment
 	Service       string
@@ -98,6 +101,7 @@ type file struct {
 	Wake     *wakeBlock      `hcl:"wake,block"`
 	Idle     *idleBlock      `hcl:"idle,block"`
 	Upstream *upstreamBlock  `hcl:"upstream,block"`
+	Webhooks []webhookBlock  `hcl:"webhook,block"`
 }
 
 type consulBlock struct {
@@ -207,6 +211,7 @@ func (f *file) apply(c *Config, body hcl.Body) hcl.Diagnostics {
 	}
 	f.applyIdentity(c, &bad)
 	f.applyShares(c, &bad)
+	f.applyWebhooks(c, &bad)
 	c.check(&bad)
 	return bad.diags
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -61,7 +62,9 @@ func (s *Stack) RegisterSandboxes(ctx context.Context, name string, edit func(va
 		// Shares, not limits: a small machine runs several that are mostly idle.
 		"cpu": 250, "network": "bridge", "address_mode": "driver", "trusted_proxies": []string{s.BridgeIP},
 	}
-	if !s.isolated() {
+	if s.isolated() {
+		vars["webhook_ports"] = map[string]int{"telegram": 8787}
+	} else {
 		vars["network"], vars["address_mode"], vars["trusted_proxies"] = "host", "host", []string{"127.0.0.1", "::1"}
 	}
 	if edit != nil {
@@ -72,7 +75,7 @@ func (s *Stack) RegisterSandboxes(ctx context.Context, name string, edit func(va
 
 // demoDefaults are OpenClaw settings that use the demo model.
 func (s *Stack) demoDefaults() string {
-	b, err := json.Marshal(map[string]any{
+	settings := map[string]any{
 		"agents": map[string]any{"defaults": map[string]any{
 			"model":     map[string]any{"primary": "demo/" + demomodel.Model},
 			"models":    map[string]any{"demo/" + demomodel.Model: map[string]any{"alias": "Demo"}},
@@ -84,9 +87,11 @@ func (s *Stack) demoDefaults() string {
 				"cost":          map[string]int{"input": 0, "output": 0, "cacheRead": 0, "cacheWrite": 0},
 				"contextWindow": 128000, "maxTokens": 4096}},
 		}}},
-	})
+	}
+	maps.Copy(settings, s.o.Settings)
+	b, err := json.Marshal(settings)
 	if err != nil {
-		panic(err) // constant shapes only
+		panic(err) // the caller's settings are no JSON
 	}
 	return string(b)
 }

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 
 	nomad "github.com/hashicorp/nomad/api"
@@ -29,6 +30,7 @@ type Options struct {
 
 	Bridge       string // for runtime image
 	BridgeSubnet string
+	Allow        []string // what sandboxes may reach on this machine, beside the model: ip:port
 
 	SnapshotInterval string
 	Routers          []RouterOptions
@@ -36,6 +38,8 @@ type Options struct {
 	// are environment for the gateways, kept as a Nomad variable.
 	Defaults string
 	Secrets  map[string]string
+	// Settings are further OpenClaw settings, beside the demo model's.
+	Settings map[string]any
 
 	Progress func(format string, args ...any)
 }
@@ -45,7 +49,7 @@ type RouterOptions struct {
 	Job         string // the Nomad job's name
 	Port        int    // 0 is a free one
 	MetricsPort int
-	Identity    string // HCL, the identity blocks
+	Identity    string // HCL, the identity blocks, and others that the router shall have
 	Sandboxes   string // the parameterized job; "openclaw" if empty
 }
 
@@ -208,9 +212,18 @@ snapshot {
 }
 egress {
   bridge = %q
-  allow  = [%q]
+  allow  = %s
 }
-`, s.o.Runtime, filepath.Join(s.o.Dir, "sandboxes"), s.S3.Bucket, s.S3.Endpoint(), s.S3.AccessKey, s.S3.SecretKey, s.o.SnapshotInterval, s.o.Bridge, s.ModelAddr)
+`, s.o.Runtime, filepath.Join(s.o.Dir, "sandboxes"), s.S3.Bucket, s.S3.Endpoint(), s.S3.AccessKey, s.S3.SecretKey, s.o.SnapshotInterval, s.o.Bridge, quoted(append([]string{s.ModelAddr}, s.o.Allow...)))
+}
+
+// quoted is an HCL list.
+func quoted(list []string) string {
+	out := make([]string, len(list))
+	for i, s := range list {
+		out[i] = strconv.Quote(s)
+	}
+	return "[" + strings.Join(out, ", ") + "]"
 }
 
 // downWait bounds how long sandboxes may take to save and end.

@@ -139,6 +139,9 @@ func Ready(m Method) bool {
 	return true
 }
 
+// Strip removes a token of ours, also from a request that needs none.
+func (ts Tokens) Strip(r *http.Request) { ts.Identify(r) }
+
 // Any tries methods in turn; the first that knows the caller decides.
 type Any []Method
 
@@ -152,10 +155,16 @@ func (a Any) Identify(r *http.Request) (Caller, error) {
 			break
 		}
 	}
+	a.Strip(r)
+	return caller, err
+}
+
+// Strip removes what any method would trust, and nobody else sends: a request that
+// needs no identity must not bear one to a sandbox.
+func (a Any) Strip(r *http.Request) {
 	for _, m := range a {
 		if s, ok := m.(interface{ Strip(*http.Request) }); ok {
 			s.Strip(r)
 		}
 	}
-	return caller, err
 }

@@ -6,6 +6,7 @@ import (
 	"net"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -33,7 +34,7 @@ func (l *Launcher) early(ctx context.Context, u sandbox.User, a *nomad.Allocatio
 	if addr == "" {
 		return catalog.Instance{}, false
 	}
-	return catalog.Instance{User: u, Generation: a.ID, Addr: addr, Node: a.NodeName, Job: a.JobID}, true
+	return catalog.Instance{User: u, Generation: a.ID, Addr: addr, Node: a.NodeName, Job: a.JobID, Ports: ports(s, a)}, true
 }
 
 // taskRunning is the state of a task that the driver has started.
@@ -56,6 +57,22 @@ func address(s *nomad.Service, a *nomad.Allocation) string {
 		return net.JoinHostPort(a.NetworkStatus.Address, strconv.Itoa(port.To))
 	}
 	return net.JoinHostPort(a.NetworkStatus.Address, strconv.Itoa(port.Value))
+}
+
+// ports are the allocation's other ports, as its service's meta has them.
+func ports(s *nomad.Service, a *nomad.Allocation) string {
+	var open []string
+	for _, p := range a.AllocatedResources.Shared.Ports {
+		if p.Label == s.PortLabel || p.To <= 0 {
+			continue
+		}
+		outside := p.To
+		if s.AddressMode == "host" {
+			outside = p.Value
+		}
+		open = append(open, strconv.Itoa(p.To)+"="+strconv.Itoa(outside))
+	}
+	return strings.Join(open, ",")
 }
 
 const (

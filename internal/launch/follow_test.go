@@ -103,6 +103,17 @@ func TestAddress(t *testing.T) {
 	}
 }
 
+// A port beside the gateway's is where the service's meta will say, too.
+func TestPorts(t *testing.T) {
+	a := running("openclaw/dispatch-1")
+	a.AllocatedResources.Shared.Ports = []nomad.PortMapping{{Label: "gateway", Value: 1, To: 18789}, {Label: "telegram", Value: 23456, To: 8787}, {Label: "free", Value: 3}, {Label: "x", Value: 4, To: 5}}
+	for mode, want := range map[string]string{"host": "8787=23456,5=4", "driver": "8787=8787,5=5", "alloc": "8787=8787,5=5"} {
+		if got := ports(&nomad.Service{PortLabel: "gateway", AddressMode: mode}, &a); got != want {
+			t.Errorf("%s: %q, want %q", mode, got, want)
+		}
+	}
+}
+
 // A thousand starts at once are one stream and few calls each; and each ends with
 // the address from the stream, long before Consul would say it.
 func TestManyFlightsOneStream(t *testing.T) {

@@ -23,7 +23,7 @@ func (p *Proxy) exchange(w http.ResponseWriter, r *http.Request, t Target) error
 	h := p.headers.Get().(http.Header)
 	defer func() { clear(h); p.headers.Put(h) }()
 	upstream.EndToEnd(h, r.Header)
-	p.SetIdentity(h, r, t.User)
+	p.SetIdentity(h, r, t.vouched())
 	for name := range r.Trailer {
 		if claims(name) {
 			delete(r.Trailer, name) // only what is announced passes

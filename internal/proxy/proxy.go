@@ -67,6 +67,28 @@ type Target struct {
 	Base string
 	// Kind is what the request is; only Config.Active asks for it.
 	Kind Kind
+	// Anonymous: the gateway is not told whom it serves, so that it takes the request
+	// for nobody's. User still says whose gateway it is.
+	Anonymous bool
+	// Aside: Addr is another port of the gateway's than its own, whose connections are
+	// pooled apart.
+	Aside bool
+}
+
+// vouched is whom the gateway is told that it serves.
+func (t Target) vouched() string {
+	if t.Anonymous {
+		return ""
+	}
+	return t.User
+}
+
+// poolKey names the connections that t may use: a user's id has no slash.
+func (t Target) poolKey() string {
+	if t.Aside {
+		return t.User + "/" + t.Addr
+	}
+	return t.User
 }
 
 // Unreached is a gateway that could not be connected to, or that has just died: the
@@ -94,16 +116,16 @@ type Proxy struct {
 	relay   *relay.Relay
 
 	mu      sync.Mutex          // guards what follows
-	pools   map[string]*pool    // by user
+	pools   map[string]*pool    // by Target.poolKey: the user
 	sockets map[string]*sockets // by user: what is relayed
 }
 
 // pool are the connections to a user's gateway, of one generation only.
 type pool struct {
-	generation, addr string
-	exchanges        *upstream.Pool
-	transport        *http.Transport // for upgrades
-	used             time.Time
+	user, generation, addr string
+	exchanges              *upstream.Pool
+	transport              *http.Transport // for upgrades
+	used                   time.Time
 }
 
 const (
@@ -151,7 +173,7 @@ func (p *Proxy) Forward(w http.ResponseWriter, r *http.Request, t Target) error 
 			pr.SetURL(&url.URL{Scheme: "http", Host: t.Addr})
 			pr.Out.Host = pr.In.Host                 // the gateway compares it with Origin
 			pr.Out.URL.RawQuery = pr.In.URL.RawQuery // ReverseProxy drops what it can not parse
-			p.SetIdentity(pr.Out.Header, pr.In, t.User)
+			p.SetIdentity(pr.Out.Header, pr.In, t.vouched())
 			if t.Base != "" {
 				plain(pr.Out)
 			}
@@ -198,7 +220,8 @@ func unreached(err error) bool {
 }
 
 // SetIdentity removes from h whatever could claim an identity, an origin or a
-// scope, and sets what the router vouches for. in is the request as it came.
+// scope, and sets what the router vouches for: no user if that is "". in is the
+// request as it came.
 func (p *Proxy) SetIdentity(h http.Header, in *http.Request, user string) {
 	for name := range h {
 		if claims(name) {
@@ -209,7 +232,9 @@ func (p *Proxy) SetIdentity(h http.Header, in *http.Request, user string) {
 	h["X-Forwarded-For"] = v[0:1:1]
 	h["X-Forwarded-Host"] = v[1:2:2]
 	h["X-Forwarded-Proto"] = v[2:3:3]
-	h["X-Forwarded-User"] = v[3:4:4]
+	if user != "" {
+		h["X-Forwarded-User"] = v[3:4:4]
+	}
 }
 
 // claims tells whether a header's name is one that only the router may set.
@@ -236,21 +261,22 @@ func (p *Proxy) pool(t Target) *pool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now := time.Now()
-	if have, ok := p.pools[t.User]; ok && have.generation == t.Generation && have.addr == t.Addr {
+	key := t.poolKey()
+	if have, ok := p.pools[key]; ok && have.generation == t.Generation && have.addr == t.Addr {
 		have.used = now
 		return have
 	}
-	for user, old := range p.pools {
-		if user == t.User || now.Sub(old.used) > poolLife {
+	for k, old := range p.pools {
+		if k == key || old.user == t.User && old.generation != t.Generation || now.Sub(old.used) > poolLife {
 			old.close()
-			delete(p.pools, user)
+			delete(p.pools, k)
 		}
 	}
-	made := &pool{generation: t.Generation, addr: t.Addr, used: now, exchanges: p.client.Pool(t.Addr), transport: &http.Transport{
+	made := &pool{user: t.User, generation: t.Generation, addr: t.Addr, used: now, exchanges: p.client.Pool(t.Addr), transport: &http.Transport{
 		DialContext: p.Dial, MaxIdleConns: maxIdle, MaxIdleConnsPerHost: maxIdle, IdleConnTimeout: p.config.IdleTimeout,
 		DisableCompression: true, MaxResponseHeaderBytes: maxHead, WriteBufferSize: 16 << 10, ReadBufferSize: 16 << 10,
 	}}
-	p.pools[t.User] = made
+	p.pools[key] = made
 	p.endOthers(t)
 	return made
 }

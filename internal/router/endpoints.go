@@ -223,7 +223,7 @@ func (rt *Router) chat(w http.ResponseWriter, r *http.Request, c call) {
 	}
 	var client *chat.Client
 	err := rt.reach(w, r, c, func(i catalog.Instance) (err error) {
-		rt.proxy.Note(string(c.user), classify(r).active())
+		rt.proxy.Note(string(c.user), c.kind.active())
 		h := http.Header{}
 		rt.proxy.SetIdentity(h, r, string(c.user))
 		client, err = chat.Dial(r.Context(), i.Addr, r.Host, h, chat.ToTalk, rt.proxy.Dial)

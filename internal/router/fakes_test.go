@@ -30,6 +30,7 @@ type cluster struct {
 	ready   bool
 
 	evictions int
+	ports     string // Instance.Ports of who lands
 }
 
 var (
@@ -103,7 +104,7 @@ func (c *cluster) woken(t *testing.T, u sandbox.User) *flight {
 
 // land puts u's gateway into the catalog and ends the flight.
 func (c *cluster) land(u sandbox.User, g *chattest.Gateway) {
-	i := catalog.Instance{User: u, Generation: "g-" + string(u), Addr: g.Addr(), Node: "n1"}
+	i := catalog.Instance{User: u, Generation: "g-" + string(u), Addr: g.Addr(), Node: "n1", Ports: c.ports}
 	c.mu.Lock()
 	f := c.flights[u]
 	c.users[u] = i

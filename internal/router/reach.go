@@ -30,7 +30,7 @@ const (
 // reach lets a request try its user's gateway, after a wake if need be and allowed.
 // If try returns a *proxy.Unreached, the gateway died, or is about to. Then its route is dropped, and the request waits as for a wake: the gateway may
 // be started again in its place, or have ended, and the launcher finds out which. It
-// tries again within the hold timeout; what was sent already, once only: it may be
+// tries again for as long as it is held; what was sent already, once only: it may be
 // the reason why the gateway died.
 //
 // A page that would wait gets the progress page, and a page's background request
@@ -39,17 +39,17 @@ func (rt *Router) reach(w http.ResponseWriter, r *http.Request, c call, try func
 	var lost *proxy.Unreached
 	if i, ok := rt.catalog.Lookup(c.user); ok {
 		err := try(i)
-		if !errors.As(err, &lost) || lost.Sent && classify(r) != kindAPI {
+		if !errors.As(err, &lost) || lost.Sent && c.kind != kindAPI {
 			return err // a page looks again by itself
 		}
 		rt.log.Warn("a gateway can not be reached", "user", c.user, "generation", i.Generation, "error", err)
-		if classify(r) == kindBackground {
+		if c.kind == kindBackground {
 			rt.refuse(w, r, away)
 			return nil
 		}
 		rt.catalog.Evict(c.user, i.Generation)
 	}
-	k := classify(r)
+	k := c.kind
 	switch asleep := rt.asleep(c.user); {
 	case k == kindBackground && (asleep || time.Since(rt.clients.Mark(c.user).Last) < justNow):
 		k = kindAPI
@@ -72,7 +72,7 @@ func (rt *Router) reach(w http.ResponseWriter, r *http.Request, c call, try func
 		rt.refuse(w, r, stopped)
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(r.Context(), rt.config.HoldTimeout)
+	ctx, cancel := context.WithTimeout(r.Context(), c.hold)
 	defer cancel()
 	sent := lost != nil && lost.Sent
 	for pause := againMin; ; pause = min(2*pause, againMax) {

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"openclaw-sandbox/internal/activity"
 	"openclaw-sandbox/internal/audit"
 	"openclaw-sandbox/internal/catalog"
@@ -19,6 +21,7 @@ import (
 	"openclaw-sandbox/internal/proxy"
 	"openclaw-sandbox/internal/sandbox"
 	"openclaw-sandbox/internal/web"
+	"openclaw-sandbox/internal/webhook"
 )
 
 // Catalog knows who is where.
@@ -84,7 +87,10 @@ type Router struct {
 	draining <-chan struct{}
 	log      *slog.Logger
 	csrf     *http.CrossOriginProtection
-	login    Login // nil: nobody can log in
+	login    Login        // nil: nobody can log in
+	webhooks *webhook.Set // nil: there are none
+	counted  func(webhook.Result)
+	refusals rate.Sometimes // bounds the log lines of refused webhooks
 }
 
 // Login lets people in who bring no identity.
@@ -106,7 +112,8 @@ func New(c Config, m identity.Method, cat Catalog, l Launcher, clients Clients, 
 	if c.Audit == nil {
 		c.Audit = audit.New(log)
 	}
-	return &Router{config: c, identity: m, catalog: cat, launcher: l, clients: clients, proxy: p, draining: draining, log: log, csrf: http.NewCrossOriginProtection()}
+	return &Router{config: c, identity: m, catalog: cat, launcher: l, clients: clients, proxy: p, draining: draining, log: log, csrf: http.NewCrossOriginProtection(),
+		refusals: rate.Sometimes{Interval: refusalPause}}
 }
 
 // anotherOrigin is why a request of a browser is denied whoever its user is.
@@ -117,6 +124,8 @@ type call struct {
 	user sandbox.User
 	base string // the stripped part of the path
 	who  identity.Caller
+	kind kind
+	hold time.Duration // how long it waits for a gateway
 }
 
 func (rt *Router) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -148,6 +157,9 @@ func (rt *Router) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		rt.refuse(w, r, problem{Status: http.StatusForbidden, Title: "Cross-origin request", Detail: "A page of another origin may not do this."})
 		return
 	}
+	if rt.webhook(w, r, t) {
+		return
+	}
 	refuse := func(w http.ResponseWriter, r *http.Request, status int, title, detail string) {
 		rt.refuse(w, r, problem{Status: status, Title: title, Detail: detail})
 	}
@@ -164,7 +176,7 @@ func (rt *Router) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		rt.refuse(w, r, problem{Status: http.StatusUnauthorized, Title: "Who are you?", Detail: "This request bears no valid identity; send your token as Authorization: Bearer."})
 		return
 	}
-	c := call{user: t.user, base: t.base, who: caller}
+	c := call{user: t.user, base: t.base, who: caller, kind: classify(r), hold: rt.config.HoldTimeout}
 	if c.user == "" {
 		c.user = caller.User
 	}
@@ -182,7 +194,7 @@ func (rt *Router) serve(w http.ResponseWriter, r *http.Request, c call) {
 	case "/api/status", "/_sandbox/status":
 		rt.status(w, r, c)
 	case "/api/chat":
-		defer rt.enter(r, c)()
+		defer rt.enter(c)()
 		rt.chat(w, r, c)
 	case "/_sandbox/events":
 		rt.events(w, r, c)
@@ -193,14 +205,14 @@ func (rt *Router) serve(w http.ResponseWriter, r *http.Request, c call) {
 			rt.refuse(w, r, problem{Status: http.StatusNotFound, Title: "No such page", Detail: "The router has nothing at this address."})
 			return
 		}
-		defer rt.enter(r, c)()
+		defer rt.enter(c)()
 		rt.carry(w, r, c)
 	}
 }
 
 // enter notes a request for a sandbox until it is answered.
-func (rt *Router) enter(r *http.Request, c call) (leave func()) {
-	k := classify(r).activity()
+func (rt *Router) enter(c call) (leave func()) {
+	k := c.kind.activity()
 	rt.clients.Enter(c.user, k)
 	return func() { rt.clients.Leave(c.user, k) }
 }
@@ -208,7 +220,7 @@ func (rt *Router) enter(r *http.Request, c call) (leave func()) {
 // carry proxies the request.
 func (rt *Router) carry(w http.ResponseWriter, r *http.Request, c call) {
 	err := rt.reach(w, r, c, func(i catalog.Instance) error {
-		return rt.proxy.Forward(w, r, proxy.Target{User: string(c.user), Generation: i.Generation, Addr: i.Addr, Base: c.base, Kind: classify(r).active()})
+		return rt.proxy.Forward(w, r, proxy.Target{User: string(c.user), Generation: i.Generation, Addr: i.Addr, Base: c.base, Kind: c.kind.active()})
 	})
 	if err != nil {
 		rt.log.Warn("a gateway does not answer", "user", c.user, "error", err)

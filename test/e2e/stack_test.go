@@ -7,6 +7,7 @@ package e2e
 import (
 	"context"
 	"crypto/sha256"
+	"encoding/base64"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -15,6 +16,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -23,6 +25,7 @@ import (
 
 	"openclaw-sandbox/internal/devcluster"
 	"openclaw-sandbox/internal/objstore"
+	"openclaw-sandbox/internal/webhook"
 )
 
 const (
@@ -33,6 +36,9 @@ const (
 	snapshotInterval = 3 * time.Second
 	artifacts        = "../../test-artifacts"
 )
+
+// hooksToken is the gateways' own, for /hooks/.
+const hooksToken = "the-gateways-own-token-for-hooks"
 
 // tokenOf is a user's token at the router that asks for one.
 func tokenOf(user string) string { return "token-of-" + user }
@@ -57,6 +63,8 @@ type stack struct {
 	consulURL, bridgeIP, nomadPort, modelAddr, secretKey string
 	accessKey                                            string
 	store                                                objstore.Store
+	webhooks                                             *webhook.Derived // with what the second router's webhooks are signed
+	telegramAddr                                         string           // which sandboxes may reach
 }
 
 var shared *stack
@@ -137,6 +145,7 @@ func keepLogs(dir string) {
 const (
 	e2eBridge       = "ocs-e2e0"
 	e2eBridgeSubnet = "172.26.96.0/20"
+	e2eBridgeIP     = "172.26.96.1"
 )
 
 func up(ctx context.Context, dir string) (*stack, error) {
@@ -163,9 +172,24 @@ func up(ctx context.Context, dir string) (*stack, error) {
 	const lazy = "idle {\n  period     = \"1s\"\n  wake_ahead = \"12s\"\n}\n"
 	tokens += lazy
 	dev := "identity \"dev\" {}\n" + lazy
+	master := filepath.Join(dir, "webhooks.key")
+	if err := os.WriteFile(master, []byte(base64.StdEncoding.EncodeToString([]byte("the master secret of 32 bytes !!"))), 0o600); err != nil {
+		return nil, err
+	}
+	webhooks, err := webhook.ReadMasters(master)
+	if err != nil {
+		return nil, err
+	}
+	ports, err := devcluster.FreePorts(1)
+	if err != nil {
+		return nil, err
+	}
+	telegram := net.JoinHostPort(e2eBridgeIP, strconv.Itoa(ports[0]))
+	tokens += fmt.Sprintf("webhook \"hooks\" {\n path = \"/hooks/\"\n signature = \"signed\"\n secret_files = [%q]\n}\n", master)
+	tokens += fmt.Sprintf("webhook \"telegram\" {\n path = \"/telegram-webhook\"\n signature = \"telegram\"\n secret_files = [%q]\n port = 8787\n}\n", master)
 	st, err := devcluster.Up(ctx, devcluster.Options{
-		Source: source, Bin: bin, Dir: filepath.Join(dir, "stack"), Runtime: "image", Bridge: e2eBridge, BridgeSubnet: e2eBridgeSubnet,
-		SnapshotInterval: snapshotInterval.String(),
+		Source: source, Bin: bin, Dir: filepath.Join(dir, "stack"), Runtime: "image", Bridge: e2eBridge, BridgeSubnet: e2eBridgeSubnet, Allow: []string{telegram},
+		SnapshotInterval: snapshotInterval.String(), Settings: map[string]any{"hooks": map[string]any{"enabled": true, "token": hooksToken}},
 		Routers: []devcluster.RouterOptions{
 			{Job: "sandbox-router", Identity: dev}, {Job: "sandbox-router-tokens", Identity: tokens}, {Job: "sandbox-router-broken", Identity: dev, Sandboxes: "openclaw-broken"},
 		},
@@ -174,7 +198,7 @@ func up(ctx context.Context, dir string) (*stack, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &stack{Stack: st, consulURL: "http://" + st.Consul.Addr, bridgeIP: st.BridgeIP, modelAddr: st.ModelAddr, secretKey: st.S3.SecretKey, accessKey: st.S3.AccessKey}
+	s := &stack{Stack: st, consulURL: "http://" + st.Consul.Addr, bridgeIP: st.BridgeIP, modelAddr: st.ModelAddr, secretKey: st.S3.SecretKey, webhooks: webhooks, telegramAddr: telegram, accessKey: st.S3.AccessKey}
 	s.dev = router{addr: st.Routers[0], domain: "localhost"}
 	s.tokens = map[string]router{}
 	for _, u := range tokenUsers {

@@ -4,6 +4,7 @@ package chattest
 
 import (
 	"encoding/json"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -27,6 +28,7 @@ type Gateway struct {
 	sessions []string
 	history  []map[string]any
 	header   http.Header
+	body     string
 }
 
 // New starts a gateway for one user, which ends with the test.
@@ -58,9 +60,21 @@ func (g *Gateway) Header() http.Header {
 	return g.header.Clone()
 }
 
+// Body is that of the last request that was no WebSocket.
+func (g *Gateway) Body() string {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.body
+}
+
 // ServeHTTP is the gateway's port.
 func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		return
+	}
 	g.mu.Lock()
+	g.body = string(body)
 	g.header = r.Header.Clone()
 	g.header.Set("Host", r.Host)
 	g.mu.Unlock()
