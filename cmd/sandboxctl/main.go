@@ -1,6 +1,7 @@
 // Command sandboxctl is the operator's tool for the users' stored states: what
 // there is, what it was, to have it back, to move it, to check it. It looks after
-// API tokens, too, and gives out the secrets of webhooks.
+// API tokens and the policies of idle sandboxes, too, and gives out the secrets of
+// webhooks.
 package main
 
 import (
@@ -14,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"openclaw-sandbox/internal/apitoken"
+	"openclaw-sandbox/internal/idle"
 	"openclaw-sandbox/internal/objstore"
 	"openclaw-sandbox/internal/sandbox"
 	"openclaw-sandbox/internal/snapshot"
@@ -47,8 +49,8 @@ func command() *cobra.Command {
 
 The store is named by flags or by the environment: SANDBOX_STORE, SANDBOX_ENDPOINT,
 SANDBOX_REGION, SANDBOX_PATH_STYLE=1, and AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY
-for the credentials, or whatever else the AWS SDK finds. Only the token commands need
-Consul, and these no store.`,
+for the credentials, or whatever else the AWS SDK finds. Only the commands token
+and policy need Consul, and these no store.`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) (err error) {
@@ -73,7 +75,7 @@ Consul, and these no store.`,
 	f.StringToStringVar(&t.keys, "key", nil, "NAME=FILE of a master key of encrypted states; may be repeated")
 	f.StringVar(&t.active, "active-key", "", "the master key for what is written, if there are several")
 	f.BoolVar(&t.json, "json", false, "print JSON, for scripts")
-	root.AddCommand(t.users(), t.snapshots(), t.restore(), t.fork(), t.pin(), t.unpin(), t.ls(), t.cat(), t.diff(), t.export(), t.importer(), t.verify(), t.gc(), t.du(), t.doctor(), t.token(), t.webhook())
+	root.AddCommand(t.users(), t.snapshots(), t.restore(), t.fork(), t.pin(), t.unpin(), t.ls(), t.cat(), t.diff(), t.export(), t.importer(), t.verify(), t.gc(), t.du(), t.doctor(), t.token(), t.webhook(), t.policy())
 	return root
 }
 
@@ -96,6 +98,7 @@ func explain(err error) string {
 		objstore.ErrNotFound:    "`sandboxctl users` lists who has state",
 		objstore.ErrDenied:      "check the credentials and the bucket's name",
 		objstore.ErrUnreachable: "check --endpoint and the network",
+		errConsul:               "check CONSUL_HTTP_ADDR, and that CONSUL_HTTP_TOKEN has key:write on " + idle.PolicyPrefix,
 		apitoken.ErrUnknown:     "`sandboxctl token list` lists them",
 		apitoken.ErrConsul:      "check CONSUL_HTTP_ADDR, and that CONSUL_HTTP_TOKEN has key:write on the prefix",
 	} {

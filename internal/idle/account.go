@@ -28,16 +28,16 @@ type Account struct {
 
 // Books are what accounts are made of.
 type Books struct {
-	policy Policy
-	board  *activity.Board
-	ledger Ledger
-	kv     *consul.KV
+	policy    Policy
+	board     *activity.Board
+	ledger    Ledger
+	overrides Policies
 }
 
 // NewBooks returns the books of a Consul, for users with policy unless it has
 // another for them.
 func NewBooks(p Policy, c *consul.Client, b *activity.Board) Books {
-	return Books{policy: p, board: b, ledger: NewLedger(c), kv: c.KV()}
+	return Books{policy: p, board: b, ledger: NewLedger(c), overrides: NewPolicies(c)}
 }
 
 // Account asks Consul about a user's sandbox, and returns an error if it does not tell all.
@@ -55,18 +55,11 @@ func (b Books) Account(ctx context.Context, u sandbox.User, running, asleep bool
 	if !running {
 		return a, err
 	}
-	p := b.policy
-	pair, _, perr := b.kv.Get(PolicyPrefix+string(u), (&consul.QueryOptions{}).WithContext(ctx))
-	if perr == nil && pair != nil {
-		var o Override
-		if o, perr = ParseOverride(pair.Value); perr == nil {
-			p = p.With(o)
-		}
-	}
+	o, oerr := b.overrides.Of(ctx, u)
 	now := time.Now()
-	d := p.Decide(now, now, m, asleep)
+	d := b.policy.With(o).Decide(now, now, m, asleep)
 	if a.Why = d.Why; d.Act == Keep && d.Next != Keep {
 		a.Next, a.NextAt = d.Next, d.At.UTC()
 	}
-	return a, errors.Join(err, perr)
+	return a, errors.Join(err, oerr)
 }

@@ -62,25 +62,16 @@ func (l Ledger) write(ctx context.Context, u sandbox.User, e Entry) error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
-	if _, err := l.kv.Put(&consul.KVPair{Key: LedgerPrefix + string(u), Value: text}, (&consul.WriteOptions{}).WithContext(ctx)); err != nil {
-		return fmt.Errorf("write down what was done with the sandbox of %s: %w", u, err)
-	}
-	return nil
+	return put(ctx, l.kv, LedgerPrefix+string(u), text)
 }
 
-// policies returns every override. What can not be read is left out, and said.
-func policies(ctx context.Context, kv *consul.KV, bad func(u sandbox.User, err error)) (map[sandbox.User]Override, error) {
-	out := map[sandbox.User]Override{}
-	return out, each(ctx, kv, PolicyPrefix, func(u sandbox.User, text []byte) {
-		o, err := ParseOverride(text)
-		if err != nil {
-			bad(u, err)
-			return
-		}
-		out[u] = o
-	})
+func put(ctx context.Context, kv *consul.KV, key string, value []byte) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	if _, err := kv.Put(&consul.KVPair{Key: key, Value: value}, (&consul.WriteOptions{}).WithContext(ctx)); err != nil {
+		return fmt.Errorf("write %s: %w", key, err)
+	}
+	return nil
 }
 
 // each reads what lies below a prefix, one key a user.

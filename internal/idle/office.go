@@ -69,7 +69,7 @@ func (o *office) look(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	overrides, err := policies(ctx, o.consul.KV(), func(u sandbox.User, err error) {
+	overrides, err := o.overrides.All(ctx, func(u sandbox.User, err error) {
 		o.log.Warn("a policy can not be read; the config's holds", "user", u, "error", err)
 	})
 	if err != nil {

@@ -6,10 +6,15 @@
 package idle
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
+
+	consul "github.com/hashicorp/consul/api"
+
+	"openclaw-sandbox/internal/sandbox"
 )
 
 // Policy is how long a user's sandbox may be idle. Zero durations are never.
@@ -67,4 +72,52 @@ func (p Policy) With(o Override) Policy {
 	}
 	p.AlwaysOn = o.AlwaysOn
 	return p
+}
+
+// Policies are the users' overrides in a Consul's KV. Routers look at them once a
+// period.
+type Policies struct{ kv *consul.KV }
+
+// NewPolicies returns the policies in a Consul's KV.
+func NewPolicies(c *consul.Client) Policies { return Policies{c.KV()} }
+
+// All returns every override. What can not be read is left out, and told to bad.
+func (p Policies) All(ctx context.Context, bad func(u sandbox.User, err error)) (map[sandbox.User]Override, error) {
+	out := map[sandbox.User]Override{}
+	return out, each(ctx, p.kv, PolicyPrefix, func(u sandbox.User, text []byte) {
+		o, err := ParseOverride(text)
+		if err != nil {
+			bad(u, err)
+			return
+		}
+		out[u] = o
+	})
+}
+
+// Of returns the user's override; one that is not there overrides nothing.
+func (p Policies) Of(ctx context.Context, u sandbox.User) (o Override, err error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	pair, _, err := p.kv.Get(PolicyPrefix+string(u), (&consul.QueryOptions{}).WithContext(ctx))
+	if err != nil || pair == nil {
+		return o, err
+	}
+	return ParseOverride(pair.Value)
+}
+
+// Set gives the user an override, in place of any other.
+func (p Policies) Set(ctx context.Context, u sandbox.User, o Override) error {
+	text, err := json.Marshal(o)
+	if err != nil {
+		return err
+	}
+	return put(ctx, p.kv, PolicyPrefix+string(u), text)
+}
+
+// Unset takes the user's override away.
+func (p Policies) Unset(ctx context.Context, u sandbox.User) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	_, err := p.kv.Delete(PolicyPrefix+string(u), (&consul.WriteOptions{}).WithContext(ctx))
+	return err
 }

@@ -79,6 +79,7 @@ type Reaper struct {
 	keeper    Keeper
 	prober    Prober
 	ledger    Ledger
+	overrides Policies
 	log       *slog.Logger
 	observe   func(Act)
 	holds     atomic.Bool
@@ -89,7 +90,7 @@ func New(c Config, cc *consul.Client, a Clients, s Sandboxes, k Keeper, p Prober
 	if observe == nil {
 		observe = func(Act) {}
 	}
-	return &Reaper{config: c, consul: cc, clients: a, sandboxes: s, keeper: k, prober: p, ledger: NewLedger(cc), log: log, observe: observe}
+	return &Reaper{config: c, consul: cc, clients: a, sandboxes: s, keeper: k, prober: p, ledger: NewLedger(cc), overrides: NewPolicies(cc), log: log, observe: observe}
 }
 
 // Holds reports whether this router is the reaper now.

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -13,19 +14,21 @@ import (
 	nomad "github.com/hashicorp/nomad/api"
 
 	"openclaw-sandbox/internal/idle"
+	"openclaw-sandbox/internal/sandbox"
 )
 
 // policy gives a user a policy of their own until the test ends.
 func (s *stack) policy(t *testing.T, user, policy string) {
 	t.Helper()
-	if _, err := idle.ParseOverride([]byte(policy)); err != nil {
+	o, err := idle.ParseOverride([]byte(policy))
+	if err != nil {
 		t.Fatal(err)
 	}
-	kv := s.Consul.Client().KV()
-	if _, err := kv.Put(&consul.KVPair{Key: idle.PolicyPrefix + user, Value: []byte(policy)}, nil); err != nil {
+	p := idle.NewPolicies(s.Consul.Client())
+	if err := p.Set(t.Context(), sandbox.User(user), o); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { kv.Delete(idle.PolicyPrefix+user, nil) })
+	t.Cleanup(func() { p.Unset(context.Background(), sandbox.User(user)) })
 }
 
 // status is what the router says of a user's sandbox.
