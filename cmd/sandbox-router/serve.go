@@ -18,6 +18,7 @@ import (
 	"openclaw-sandbox/internal/apitoken"
 	"openclaw-sandbox/internal/audit"
 	"openclaw-sandbox/internal/catalog"
+	"openclaw-sandbox/internal/chat"
 	"openclaw-sandbox/internal/config"
 	"openclaw-sandbox/internal/drain"
 	"openclaw-sandbox/internal/launch"
@@ -61,7 +62,7 @@ func serve(ctx context.Context, c config.Config, logTo io.Writer) error {
 	starts.RetryMin, starts.MaxStarting, starts.MaxQueued, starts.MaxSandboxes, starts.UserStarts = c.RetryMin, c.MaxStarting, c.MaxQueued, c.MaxSandboxes, c.UserStarts
 	clients := &watcher{Tracker: activity.NewTracker(), catalog: cat}
 	px := proxy.New(proxy.Config{DialTimeout: c.DialTimeout, HeadTimeout: c.HeadTimeout, IdleTimeout: c.IdleTimeout, ForwardedClient: c.ForwardedClient, Scheme: c.Scheme,
-		Active: clients.active, Socket: clients.socket}, log)
+		Active: clients.active, Routine: chat.Routine, Socket: clients.socket}, log)
 	starts.Reach, starts.Answers, starts.Waits = px.Reach, px.Answers, clients.waits
 	launcher := launch.New(life, starts, nc, cc, cat, log, m.wake)
 	clients.launcher = launcher

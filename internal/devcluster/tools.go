@@ -6,10 +6,12 @@ package devcluster
 import (
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 )
 
 // ErrNoTool is returned by Tool when a binary is neither in the cache nor on PATH.
@@ -58,18 +60,31 @@ func OpenClaw() (string, error) {
 	return dir, nil
 }
 
-// FreePorts returns n TCP ports of 127.0.0.1 that nobody listens on.
+// Ports that this package gives out lie below those that the kernel gives to
+// outgoing connections (ip(7), ip_local_port_range) and those that Nomad gives to
+// jobs (from 20000): neither may take one before who is to listen on it does.
+const (
+	firstPort = 10_000
+	lastPort  = 19_999
+	portTries = 1000
+)
+
+// FreePorts are n different ports that nobody listens on at this moment.
 func FreePorts(n int) ([]int, error) {
 	var ports []int
-	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+	for range portTries {
+		if len(ports) == n {
+			return ports, nil
+		}
+		port := firstPort + rand.IntN(lastPort-firstPort+1)
+		l, err := net.Listen("tcp", ":"+strconv.Itoa(port))
 		if err != nil {
-			return nil, fmt.Errorf("find a free port: %w", err)
+			continue
 		}
 		defer l.Close() // all at the end, so that no two are the same
-		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
+		ports = append(ports, port)
 	}
-	return ports, nil
+	return nil, fmt.Errorf("find %d free ports: %d tries were in vain", n, portTries)
 }
 
 // mark is in the environment of an agent, and so of all that it starts.

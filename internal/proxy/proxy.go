@@ -36,9 +36,12 @@ type Config struct {
 	// Scheme is what browsers see: http or https.
 	Scheme string
 	// Active, if set, is told whenever a client does something: see Kind. It is
-	// called from many goroutines, for a WebSocket once per read of the connection,
-	// and must return at once.
+	// called from many goroutines, for a WebSocket once per frame of data, and must
+	// return at once.
 	Active func(user string, kind Kind)
+	// Routine tells by the first bytes of a message from a WebSocket whether a page
+	// sends it by itself: it is KindBackground then. Nil: none is.
+	Routine func(head []byte) bool
 	// Socket, if set, is told of each WebSocket when it opens and when it has ended. It
 	// must return at once.
 	Socket func(user string, open bool)

@@ -55,6 +55,14 @@ func (p *Proxy) left(s *socket) {
 	}
 }
 
+// kindOf is what a message over a WebSocket is, by its first bytes.
+func (p *Proxy) kindOf(head []byte) Kind {
+	if p.config.Routine != nil && p.config.Routine(head) {
+		return KindBackground
+	}
+	return KindMessage
+}
+
 // socket tells Config.Socket of a WebSocket's begin or end.
 func (p *Proxy) socket(user string, open bool) {
 	if p.config.Socket != nil {

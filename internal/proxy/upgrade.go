@@ -177,7 +177,7 @@ func (u *upgrade) relay(resp *http.Response) error {
 	pair := relay.Pair{Client: client, Upstream: u.conn, FromClient: buffered(rw.Reader), FromUpstream: buffered(u.reader),
 		Done: func(error) { p.left(s) }}
 	if active := p.config.Active; active != nil {
-		pair.Activity = func() { active(s.target.User, KindMessage) }
+		pair.Activity = func(head []byte) { active(s.target.User, p.kindOf(head)) }
 	}
 	tracked, ok := client.(handover)
 	if !ok {

@@ -25,6 +25,7 @@ type copied struct {
 	why   error
 	want  atomic.Pointer[[]byte] // the close frame that CloseWith asked for
 	heard scanner                // of what the client sent; only its goroutine uses it
+	head  [Head]byte             // likewise
 
 	client sync.Mutex  // one write to the client at a time; guards what follows
 	scan   scanner     // of what the client got; it has ended if nothing may follow
@@ -153,8 +154,8 @@ func (c *copied) toUpstream(b []byte) error {
 	c.mu.Lock()
 	lost := c.lost[Client] != nil
 	c.mu.Unlock()
-	if c.heard.pass(b) && c.pair.Activity != nil {
-		c.pair.Activity()
+	if c.pair.Activity != nil {
+		c.heard.hear(b, &c.head, c.pair.Activity)
 	}
 	if lost {
 		return nil
@@ -170,7 +171,7 @@ func (c *copied) toClient(b []byte) error {
 	for len(b) > 0 && !c.told.Load() {
 		n := len(b)
 		if c.want.Load() != nil {
-			n, _ = c.scan.frame(b)
+			n, _, _ = c.scan.frame(b)
 		} else {
 			c.scan.pass(b)
 		}

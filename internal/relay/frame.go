@@ -34,7 +34,11 @@ type scanner struct {
 	lengths uint8  // bytes of the extended length still to come
 	masks   uint8  // bytes of the mask still to come
 	ended   bool   // a close frame began: nothing may come after it
+	mask    [4]byte
 }
+
+// Head is how many bytes of a message Pair.Activity gets to see at most.
+const Head = 192
 
 type place uint8
 
@@ -67,21 +71,39 @@ func (s *scanner) skip(n uint64) {
 // pass follows b and tells whether bytes of a data frame were among it.
 func (s *scanner) pass(b []byte) (data bool) {
 	for len(b) > 0 {
-		n, of := s.frame(b)
+		n, _, of := s.frame(b)
 		data, b = data || of, b[n:]
 	}
 	return data
 }
 
-// frame follows b to the end of the frame, or of b, and returns how far that was.
-func (s *scanner) frame(b []byte) (n int, data bool) {
+// hear is pass for what a client sends, which masks: of each data frame that begins
+// it tells the first bytes of the payload, as far as b has them, unmasked in buf.
+func (s *scanner) hear(b []byte, buf *[Head]byte, said func(head []byte)) {
+	for len(b) > 0 {
+		n, body, _ := s.frame(b)
+		if body >= 0 && s.opcode < opControl {
+			head := buf[:copy(buf[:], b[body:n])]
+			for i := range head {
+				head[i] ^= s.mask[i%len(s.mask)]
+			}
+			said(head)
+		}
+		b = b[n:]
+	}
+}
+
+// frame follows b to the end of the frame, or of b, and returns how far that was,
+// and where the payload began; -1 if it did not.
+func (s *scanner) frame(b []byte) (n, body int, data bool) {
+	body = -1
 	for n < len(b) {
 		switch s.at {
 		case atStart:
 			s.opcode, s.at = b[n]&0x0f, atLength
 			s.ended = s.ended || s.opcode == opClose
 		case atLength:
-			s.left, s.lengths, s.masks = 0, 0, 0
+			s.left, s.lengths, s.masks, s.mask = 0, 0, 0, [4]byte{}
 			switch l := b[n] & 0x7f; l {
 			case 126:
 				s.lengths = 2
@@ -98,6 +120,7 @@ func (s *scanner) frame(b []byte) (n int, data bool) {
 			if s.lengths > 0 {
 				s.left, s.lengths = s.left<<8|uint64(b[n]), s.lengths-1
 			} else {
+				s.mask[4-s.masks] = b[n]
 				s.masks--
 			}
 		case inPayload:
@@ -108,12 +131,12 @@ func (s *scanner) frame(b []byte) (n int, data bool) {
 		n++
 		data = data || s.at >= inHead && s.opcode < opControl
 		if s.at == inHead && s.lengths == 0 && s.masks == 0 {
-			s.at = inPayload
+			s.at, body = inPayload, n
 		}
 		if s.at == inPayload && s.left == 0 {
 			s.at = atStart
 			break
 		}
 	}
-	return n, data
+	return n, body, data
 }

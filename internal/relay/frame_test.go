@@ -88,7 +88,7 @@ func check(t *testing.T, stream []byte, cut func(i int) bool) {
 			t.Fatalf("after byte %d of %x: boundary = %t", i, stream, s.boundary())
 		}
 		for at := from; at < i+1; {
-			n, _ := stepped.frame(stream[at : i+1])
+			n, _, _ := stepped.frame(stream[at : i+1])
 			if n == 0 {
 				t.Fatalf("no step from byte %d of %x", at, stream)
 			}

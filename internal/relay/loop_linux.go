@@ -30,6 +30,7 @@ type loop struct {
 	bounded bool            // file has a deadline
 	wake    int             // an eventfd: orders wait
 	scratch *[MaxPending]byte
+	head    [Head]byte // of a client's message
 	pipe    pipe
 
 	slots  []*parked // by slot; nil is a free one

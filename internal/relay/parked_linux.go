@@ -25,7 +25,7 @@ type parked struct {
 	flows    [2]flow // by where the bytes come from
 	frame    []byte  // the close frame that the client shall get
 	err      error   // the first failure
-	activity func()
+	activity func(head []byte)
 	done     func(error)
 
 	added  bool // has a slot
@@ -201,11 +201,13 @@ func (p *parked) follow(from Side, b []byte) []byte {
 	f := &p.flows[from]
 	switch {
 	case from == Client:
-		if f.scan.pass(b) && p.activity != nil {
-			p.activity()
+		if p.activity == nil {
+			f.scan.pass(b)
+		} else {
+			f.scan.hear(b, &p.loop.head, p.activity)
 		}
 	case p.frame != nil:
-		n, _ := f.scan.frame(b)
+		n, _, _ := f.scan.frame(b)
 		return b[:n]
 	default:
 		f.scan.pass(b)

@@ -66,9 +66,10 @@ type Pair struct {
 	Client, Upstream net.Conn
 	// FromClient and FromUpstream were read already and go first; Start copies them.
 	FromClient, FromUpstream []byte
-	// Activity, if set, is called when bytes of data frames came from the client:
-	// once per read, and not for ping, pong and close. It must return at once.
-	Activity func()
+	// Activity, if set, is called when a data frame came from the client, not for ping,
+	// pong and close, with the first bytes of its payload: as many as came at once, Head
+	// at most, and perhaps none. It must return at once, and not keep them.
+	Activity func(head []byte)
 	// Done, if set, is called exactly once, when both connections are closed, with
 	// why: nil if both sides ended theirs, else ErrClosed or an *Error. It must
 	// return at once and must not call Relay.Close. It may be called before Start

@@ -3,12 +3,14 @@ package relay
 import (
 	"bytes"
 	"crypto/sha256"
+	"encoding/binary"
 	"errors"
 	"io"
 	"log/slog"
 	"math/rand/v2"
 	"net"
 	"os"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -49,6 +51,7 @@ type wired struct {
 	client, upstream *net.TCPConn
 	done             chan error
 	activity         atomic.Int64
+	said             atomic.Value // string
 }
 
 // connect makes a relay with one pair; change may change the pair first.
@@ -66,7 +69,10 @@ func join(t testing.TB, r *Relay, change func(*Pair)) *wired {
 	p.Client, w.client = tcp(t)
 	p.Upstream, w.upstream = tcp(t)
 	p.Done = func(err error) { w.done <- err }
-	p.Activity = func() { w.activity.Add(1) }
+	p.Activity = func(head []byte) {
+		w.activity.Add(1)
+		w.said.Store(string(head))
+	}
 	if change != nil {
 		change(&p)
 	}
@@ -338,17 +344,34 @@ func TestSlowReaderIsBounded(t *testing.T) {
 	})
 }
 
+// client is a frame as a client sends it, with a mask.
+func client(first byte, payload string) []byte {
+	b := []byte{first, 0x80 | byte(len(payload))}
+	if len(payload) > 125 {
+		b = binary.BigEndian.AppendUint16([]byte{first, 0x80 | 126}, uint16(len(payload)))
+	}
+	mask := []byte{9, 8, 7, 6}
+	b = append(b, mask...)
+	for i := range len(payload) {
+		b = append(b, payload[i]^mask[i%4])
+	}
+	return b
+}
+
 func TestActivity(t *testing.T) {
 	for name, c := range map[string]struct {
 		frame []byte
 		want  int64
+		said  string
 	}{
-		"text":   {[]byte{0x81, 0x81, 0, 0, 0, 0, 'x'}, 1},
-		"binary": {[]byte{0x82, 0x80, 0, 0, 0, 0}, 1},
-		"rest":   {[]byte{0x80, 0x80, 0, 0, 0, 0}, 1},
-		"ping":   {[]byte{0x89, 0x80, 0, 0, 0, 0}, 0},
-		"pong":   {[]byte{0x8a, 0x80, 0, 0, 0, 0}, 0},
-		"close":  {[]byte{0x88, 0x80, 0, 0, 0, 0}, 0},
+		"text":   {[]byte{0x81, 0x85, 1, 2, 3, 4, 'h' ^ 1, 'e' ^ 2, 'l' ^ 3, 'l' ^ 4, 'o' ^ 1}, 1, "hello"},
+		"two":    {append(client(0x81, "one"), client(0x82, "two")...), 2, "two"},
+		"long":   {client(0x81, strings.Repeat("x", 1000)), 1, strings.Repeat("x", Head)},
+		"binary": {[]byte{0x82, 0x80, 0, 0, 0, 0}, 1, ""},
+		"rest":   {[]byte{0x80, 0x80, 0, 0, 0, 0}, 1, ""},
+		"ping":   {[]byte{0x89, 0x80, 0, 0, 0, 0}, 0, ""},
+		"pong":   {[]byte{0x8a, 0x80, 0, 0, 0, 0}, 0, ""},
+		"close":  {[]byte{0x88, 0x80, 0, 0, 0, 0}, 0, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			every(t, func(t *testing.T, o Options) {
@@ -359,6 +382,9 @@ func TestActivity(t *testing.T) {
 				expect(t, w.client, c.frame)
 				if n := w.activity.Load(); n != c.want {
 					t.Errorf("reported %d times, want %d", n, c.want)
+				}
+				if said, _ := w.said.Load().(string); said != c.said {
+					t.Errorf("it said %q, want %q", said, c.said)
 				}
 			})
 		})

@@ -76,9 +76,6 @@ func (p *parked) splice(from Side) (int, unix.Errno) {
 		return n, errno
 	}
 	f.scan.skip(uint64(n))
-	if from == Client && f.scan.opcode < opControl && p.activity != nil {
-		p.activity()
-	}
 	for rest := n; rest > 0; {
 		moved, errno := splice(pipe.read, p.fds[1-from], rest)
 		if errno == 0 {
