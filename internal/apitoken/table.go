@@ -189,6 +189,10 @@ func (t *Table) publish(pairs consul.KVPairs) {
 	}
 	t.warned = warned
 	t.view.Store(&is)
+	if was == nil || len(*was) != len(is) {
+		// Without the right to read them, Consul says that there are none.
+		t.log.Info("API tokens", "count", len(is))
+	}
 }
 
 func sleep(ctx context.Context, d time.Duration) {
