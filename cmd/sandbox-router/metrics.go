@@ -1,16 +1,20 @@
 package main
 
 import (
+	"log/slog"
 	"net/http"
+	"net/netip"
 	"strconv"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"golang.org/x/time/rate"
 
 	"openclaw-sandbox/internal/catalog"
 	"openclaw-sandbox/internal/drain"
+	"openclaw-sandbox/internal/front"
 	"openclaw-sandbox/internal/launch"
 )
 
@@ -19,6 +23,8 @@ type metrics struct {
 	registry *prometheus.Registry
 	requests *prometheus.CounterVec
 	wakes    *prometheus.HistogramVec
+	limited  *prometheus.CounterVec
+	reloads  *prometheus.CounterVec
 }
 
 func newMetrics() *metrics {
@@ -28,13 +34,17 @@ func newMetrics() *metrics {
 			Help: "Requests, by class of the answer's status; 1xx is an upgrade."}, []string{"class"}),
 		wakes: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "sandbox_router_wake_seconds",
 			Help: "Starts, from the first request to the gateway in the catalog, by outcome.", Buckets: []float64{.5, 1, 2, 4, 6, 8, 10, 15, 20, 30, 60, 120, 240}}, []string{"outcome"}),
+		limited: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "sandbox_router_limited_total",
+			Help: "Requests and connections that were refused, by the setting in limits."}, []string{"limit"}),
+		reloads: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "sandbox_router_reloads_total",
+			Help: "Reloads of the config, by outcome: done or failed."}, []string{"outcome"}),
 	}
-	m.registry.MustRegister(m.requests, m.wakes, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	m.registry.MustRegister(m.requests, m.wakes, m.limited, m.reloads, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
 
 // watch adds what is read at each scrape.
-func (m *metrics) watch(c *catalog.Catalog, d *drain.Drain, l *launch.Launcher) {
+func (m *metrics) watch(c *catalog.Catalog, d *drain.Drain, l *launch.Launcher, open *front.Census) {
 	gauge := func(name, help string, value func() float64) {
 		m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, value))
 	}
@@ -48,11 +58,31 @@ func (m *metrics) watch(c *catalog.Catalog, d *drain.Drain, l *launch.Launcher) 
 		}
 		return 0
 	})
+	gauge("sandbox_router_connections", "Open connections of clients, WebSockets among them.", func() float64 { return float64(open.Open()) })
 	gauge("sandbox_router_websockets", "Open upgraded connections.", func() float64 { return float64(d.Open()) })
 }
 
 func (m *metrics) wake(outcome string, took time.Duration) {
 	m.wakes.WithLabelValues(outcome).Observe(took.Seconds())
+}
+
+// limit counts what was refused for a limit.
+func (m *metrics) limit(which string) { m.limited.WithLabelValues(which).Inc() }
+
+func (m *metrics) reload(outcome string) { m.reloads.WithLabelValues(outcome).Inc() }
+
+// complainEvery is how often refused connections are logged: there may be thousands.
+const complainEvery = time.Minute
+
+// connectionRefused counts a refused connection, and logs one now and then.
+func (m *metrics) connectionRefused(log *slog.Logger) func(bound string, by netip.Addr) {
+	now := rate.Sometimes{Interval: complainEvery}
+	return func(bound string, by netip.Addr) {
+		m.limit(bound)
+		now.Do(func() {
+			log.Warn("connections are refused", "limit", bound, "from", by, "remedy", "raise it in limits { }; if that address is a proxy's, name it in trusted_proxies")
+		})
+	}
 }
 
 func (m *metrics) handler() http.Handler {

@@ -13,6 +13,7 @@ import (
 
 	"openclaw-sandbox/internal/catalog"
 	"openclaw-sandbox/internal/drain"
+	"openclaw-sandbox/internal/front"
 	"openclaw-sandbox/internal/launch"
 	"openclaw-sandbox/test/bench/table"
 )
@@ -36,9 +37,11 @@ func TestMetricsReference(t *testing.T) {
 	launcher := launch.New(t.Context(), launch.DefaultConfig(), nc, cc, cat, log, nil)
 	t.Cleanup(launcher.Wait)
 	m := newMetrics()
-	m.watch(cat, drain.New(), launcher)
+	m.watch(cat, drain.New(), launcher, front.NewCensus(front.Bounds{}, nil))
 	m.requests.WithLabelValues("2xx") // a family without a value is not gathered
 	m.wakes.WithLabelValues("ready")
+	m.limit("max_body")
+	m.reload("done")
 	families, err := m.registry.Gather()
 	if err != nil {
 		t.Fatal(err)

@@ -2,6 +2,7 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -12,6 +13,8 @@ import (
 	"github.com/hashicorp/hcl/v2/gohcl"
 	"github.com/hashicorp/hcl/v2/hclparse"
 
+	"openclaw-sandbox/internal/forwarded"
+	"openclaw-sandbox/internal/front"
 	"openclaw-sandbox/internal/identity"
 	"openclaw-sandbox/internal/login"
 	"openclaw-sandbox/internal/sandbox"
@@ -24,6 +27,11 @@ type Config struct {
 	Domain        string // <user>.<domain> is the user's sandbox
 	Scheme        string // http or https, as browsers see it
 	AccessLog     bool   // a line for each request
+
+	TLS            *front.TLS      // of the listener; nil for plain HTTP
+	RedirectListen string          // address of the plain listener beside it; empty for none
+	TrustedProxies forwarded.Trust // who may say whom they forward for
+	Limits         Limits
 
 	DrainDelay   time.Duration // between failing readyz and closing the listener
 	DrainTimeout time.Duration // for requests to end; then WebSockets are closed
@@ -70,6 +78,7 @@ func NewConfig() Config {
 		Service: "openclaw-gateway", Shards: 1, Job: "openclaw",
 		HoldTimeout: 2 * time.Minute, StartTimeout: 3 * time.Minute, CapacityWait: 10 * time.Second, RetryMin: 2 * time.Second, RetryAfter: time.Minute,
 		MaxStarting: 64, MaxQueued: 1000, UserStarts: 60,
+		Limits:      defaultLimits(),
 		DialTimeout: 5 * time.Second, IdleTimeout: 4 * time.Second, ForwardedClient: "192.0.2.1",
 	}
 }
@@ -84,6 +93,12 @@ type file struct {
 	DrainDelay    *string `hcl:"drain_delay"`
 	DrainTimeout  *string `hcl:"drain_timeout"`
 
+	RedirectListen *string    `hcl:"redirect_listen"`
+	TrustedProxies []string   `hcl:"trusted_proxies,optional"`
+	TLS            *tlsBlock  `hcl:"tls,block"`
+	ACME           *acmeBlock `hcl:"acme,block"`
+
+	Limits   *limitsBlock    `hcl:"limits,block"`
 	Identity []identityBlock `hcl:"identity,block"`
 	Session  *sessionBlock   `hcl:"session,block"`
 	Consul   *consulBlock    `hcl:"consul,block"`
@@ -196,9 +211,23 @@ func (f *file) apply(c *Config, body hcl.Body) hcl.Diagnostics {
 		bad.duration("upstream.idle_timeout", &c.IdleTimeout, b.IdleTimeout, 1)
 		set(&c.ForwardedClient, b.ForwardedClient)
 	}
+	f.applyFront(c, &bad)
+	f.Limits.apply(&c.Limits, &bad)
 	f.applyIdentity(c, &bad)
 	c.check(&bad)
 	return bad.diags
+}
+
+// Check tells whether the settings fit each other, for a config that was not read
+// from one file.
+func (c Config) Check() error {
+	bad := problems{}
+	c.check(&bad)
+	var all []error
+	for _, d := range bad.diags {
+		all = append(all, errors.New(d.Detail))
+	}
+	return errors.Join(all...)
 }
 
 func (c *Config) check(bad *problems) {

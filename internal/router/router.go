@@ -51,6 +51,7 @@ type Flight interface {
 type Config struct {
 	Domain      string
 	HoldTimeout time.Duration
+	Limits      Limits
 }
 
 // Router is the HTTP handler.
@@ -64,6 +65,7 @@ type Router struct {
 	log      *slog.Logger
 	csrf     *http.CrossOriginProtection
 	login    Login // nil: nobody can log in
+	rates    rates
 }
 
 // Login lets people in who bring no identity.
@@ -79,7 +81,8 @@ func (rt *Router) UseLogin(l Login) { rt.login = l }
 
 // New returns the handler. draining is closed when the process is about to end.
 func New(c Config, m identity.Method, cat Catalog, l Launcher, p *proxy.Proxy, draining <-chan struct{}, log *slog.Logger) *Router {
-	return &Router{config: c, identity: m, catalog: cat, launcher: l, proxy: p, draining: draining, log: log, csrf: http.NewCrossOriginProtection()}
+	return &Router{config: c, identity: m, catalog: cat, launcher: l, proxy: p, draining: draining, log: log,
+		csrf: http.NewCrossOriginProtection(), rates: newRates(c.Limits)}
 }
 
 // call is a request whose target and caller are known.
@@ -96,6 +99,9 @@ func (rt *Router) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	case "/_sandbox/readyz":
 		rt.readyz(w)
+		return
+	}
+	if !rt.admit(w, r) {
 		return
 	}
 	t, err := resolve(r, rt.config.Domain)
@@ -141,7 +147,9 @@ func (rt *Router) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		rt.refuse(w, r, problem{Status: http.StatusForbidden, Title: "Not yours", Detail: "Your identity does not open this sandbox."})
 		return
 	}
-	rt.serve(w, r, c)
+	if rt.admitCaller(w, r, caller, c) {
+		rt.serve(w, r, c)
+	}
 }
 
 func (rt *Router) serve(w http.ResponseWriter, r *http.Request, c call) {
@@ -166,9 +174,10 @@ func (rt *Router) serve(w http.ResponseWriter, r *http.Request, c call) {
 // carry proxies the request.
 func (rt *Router) carry(w http.ResponseWriter, r *http.Request, c call) {
 	err := rt.reach(w, r, c, func(i catalog.Instance) error {
-		return rt.proxy.Forward(w, r, proxy.Target{User: string(c.user), Generation: i.Generation, Addr: i.Addr, Base: c.base, Kind: classify(r).active()})
+		return rt.proxy.Forward(w, r, proxy.Target{User: string(c.user), Generation: i.Generation, Addr: i.Addr, Base: c.base, Kind: classify(r).active(),
+			MaxSockets: rt.config.Limits.WebSockets})
 	})
-	if err != nil {
+	if err != nil && !rt.refuseBeyond(w, r, err) {
 		rt.log.Warn("a gateway does not answer", "user", c.user, "error", err)
 		rt.refuse(w, r, unanswered)
 	}
