@@ -112,6 +112,7 @@ nomad {
 `, r.Port, r.MetricsPort, r.Identity, s.Consul.Addr, "http://"+s.Nomad.Addr, r.Sandboxes)
 	return s.submit(ctx, "router.nomad.hcl", r.Job, map[string]any{
 		"count": 1, "driver": "raw_exec", "binary": filepath.Join(s.o.Bin, "sandbox-router"), "config": config, "port": r.Port, "metrics_port": r.MetricsPort,
+		"shutdown_delay": "0s", // nobody follows Consul here, and Ctrl-C should not take longer
 	})
 }
 
