@@ -39,7 +39,7 @@ limits { # 0: no limit
   burst                           = 1000  # requests at once, of either
   websockets_per_user             = 100   # open ones; beyond, 429
   connections_per_address         = 1000  # open ones; beyond, they are closed. Not of trusted_proxies
-  max_connections                 = 20000 # likewise, of all
+  max_connections                 = 8000  # likewise, of all
 }
 
 # Who may enter; several blocks may stand side by side. Example:

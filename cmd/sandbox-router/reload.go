@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"reflect"
@@ -72,7 +73,13 @@ func (s *server) reloads(ctx context.Context, signals <-chan os.Signal, load fun
 		}
 		if err := s.reload(load); err != nil {
 			s.metrics.reload("failed")
-			s.log.Error("the config was not reloaded; the old one stays", "error", err)
+			problems := []string{err.Error()}
+			if bad, ok := errors.AsType[*config.Invalid](err); ok {
+				problems = bad.Problems
+			}
+			for _, p := range problems {
+				s.log.Error("the config was not reloaded; the old one stays", "problem", p)
+			}
 			continue
 		}
 		s.metrics.reload("done")

@@ -84,16 +84,17 @@ func TestReload(t *testing.T) {
 		t.Errorf("with tokens only: %d", got)
 	}
 	for _, want := range []string{`"settings":"domain, wake.max_starting"`, `"msg":"request"`} {
-		if !strings.Contains(p.log.String(), want) {
-			t.Errorf("the log lacks %s", want)
-		}
+		p.eventually(t, want, func() bool { return strings.Contains(p.log.String(), want) })
 	}
 
-	p.write(t, "identity \"magic\" {}\nlisen = 1\n")
+	p.write(t, "identity \"magic\" {}\nscheme = \"ftp\"\n")
 	hangUp(t)
 	reloaded("failed", 1)
-	if got := status(); got != http.StatusUnauthorized || !strings.Contains(p.log.String(), "lisen") {
+	if got := status(); got != http.StatusUnauthorized {
 		t.Errorf("after an invalid file: %d", got)
+	}
+	if got := strings.Count(p.log.String(), "was not reloaded"); got != 3 || !strings.Contains(p.log.String(), `router.hcl:2,`) {
+		t.Errorf("%d problems are in the log, want the wrong method, that nobody could enter, and the scheme, with their places", got)
 	}
 
 	io.WriteString(slow, "cd")

@@ -166,14 +166,6 @@ func Parse(text []byte, name string) (Config, error) {
 	return c, nil
 }
 
-func explain(p *hclparse.Parser, diags hcl.Diagnostics) error {
-	var out strings.Builder
-	if err := hcl.NewDiagnosticTextWriter(&out, p.Files(), 0, false).WriteDiagnostics(diags); err != nil {
-		return diags
-	}
-	return fmt.Errorf("the config is not valid:\n%s", strings.TrimRight(out.String(), "\n"))
-}
-
 // apply puts what the file says over the defaults.
 func (f *file) apply(c *Config, body hcl.Body) hcl.Diagnostics {
 	bad := problems{body: body}

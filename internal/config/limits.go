@@ -18,7 +18,7 @@ type Limits struct {
 }
 
 func defaultLimits() Limits {
-	return Limits{UserPerMinute: 3000, AddressPerMinute: 6000, Burst: 1000, WebSockets: 100, Connections: 20_000, ConnectionsByAddress: 1000}
+	return Limits{UserPerMinute: 3000, AddressPerMinute: 6000, Burst: 1000, WebSockets: 100, Connections: 8000, ConnectionsByAddress: 1000}
 }
 
 type limitsBlock struct {

@@ -40,3 +40,14 @@ func TestNetwork(t *testing.T) {
 		}
 	}
 }
+
+// What a request pays for a limit.
+func BenchmarkAllow(b *testing.B) {
+	l, now := NewRates[string](1e9, 1e9), time.Now()
+	b.ReportAllocs()
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			l.Allow("alice", now)
+		}
+	})
+}
