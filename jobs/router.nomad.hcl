@@ -54,6 +54,18 @@ variable "shutdown_delay" {
   default     = "5s"
 }
 
+variable "tls_name" {
+  type        = string
+  description = "With TLS at the router: a name that its certificate is for, for Consul's check. Empty for plain HTTP."
+  default     = ""
+}
+
+variable "redirect_port" {
+  type        = number
+  description = "For redirect_listen; 0 for a free one."
+  default     = 0
+}
+
 variable "metrics_port" {
   type    = number
   default = 0
@@ -84,6 +96,9 @@ job "sandbox-router" {
     network {
       port "http" {
         static = var.port
+      }
+      port "redirect" {
+        static = var.redirect_port
       }
       port "metrics" {
         static = var.metrics_port
@@ -131,11 +146,14 @@ job "sandbox-router" {
         }
 
         check {
-          name     = "ready"
-          type     = "http"
-          path     = "/_sandbox/readyz"
-          interval = "3s"
-          timeout  = "2s"
+          name            = "ready"
+          type            = "http"
+          protocol        = var.tls_name == "" ? "http" : "https"
+          tls_server_name = var.tls_name
+          tls_skip_verify = true # it asks this node about itself
+          path            = "/_sandbox/readyz"
+          interval        = "3s"
+          timeout         = "2s"
         }
       }
     }

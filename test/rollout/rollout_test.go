@@ -7,6 +7,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
 	"os"
@@ -83,18 +84,21 @@ func start(t *testing.T) *stack {
 	return s
 }
 
-// deploy registers the job file, as `nomad job run` would.
-func (s *stack) deploy(t *testing.T, version string) {
+// deploy registers the job file, as `nomad job run` would, with more in the router's
+// config, and other variables, if need be.
+func (s *stack) deploy(t *testing.T, version, more string, others map[string]any) {
 	t.Helper()
 	text, err := os.ReadFile("../../jobs/router.nomad.hcl")
 	if err != nil {
 		t.Fatal(err)
 	}
 	config := fmt.Sprintf("listen = \"127.0.0.1:{{ env `NOMAD_PORT_http` }}\"\nmetrics_listen = \"127.0.0.1:{{ env `NOMAD_PORT_metrics` }}\"\n"+
-		"identity \"dev\" {}\nconsul { address = %q }\nnomad { address = %q }\n", s.consul.Addr, "http://"+s.nomad.Addr)
+		"identity \"dev\" {}\nconsul { address = %q }\nnomad { address = %q }\n%s", s.consul.Addr, "http://"+s.nomad.Addr, more)
 	var vars strings.Builder
-	for name, value := range map[string]any{"driver": "raw_exec", "binary": s.bin, "config": config, "count": routers, "port": 0, "canary": 1,
-		"env": map[string]string{"VERSION": version}} {
+	values := map[string]any{"driver": "raw_exec", "binary": s.bin, "config": config, "count": routers, "port": 0, "canary": 1,
+		"env": map[string]string{"VERSION": version}}
+	maps.Copy(values, others)
+	for name, value := range values {
 		b, err := json.Marshal(value) // JSON is HCL
 		if err != nil {
 			t.Fatal(err)
@@ -144,7 +148,7 @@ func eventually(t *testing.T, what string, ok func() bool) {
 
 func TestNewVersionTakesOver(t *testing.T) {
 	s := start(t)
-	s.deploy(t, "1")
+	s.deploy(t, "1", "", nil)
 	b := startBalancer(t, s.consul.Client())
 	eventually(t, "the first routers", func() bool { return len(b.instances()) == routers })
 	old := s.running(t)
@@ -157,7 +161,7 @@ func TestNewVersionTakesOver(t *testing.T) {
 	}
 	requests, echoes := c.requests.Load(), c.echoes.Load()
 
-	s.deploy(t, "2")
+	s.deploy(t, "2", "", nil)
 	eventually(t, "only new routers", func() bool {
 		now := s.running(t)
 		for id := range now {
