@@ -101,6 +101,11 @@ metrics_listen = "127.0.0.1:%d"
 domain         = "localhost"
 drain_delay    = "500ms"
 drain_timeout  = "5s"
+limits {
+  # Tests ask again and again, all from one address.
+  requests_per_minute_per_user    = 0
+  requests_per_minute_per_address = 0
+}
 %s
 consul {
   address = %q
