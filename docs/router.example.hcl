@@ -5,12 +5,42 @@ listen         = "127.0.0.1:8080" # HTTP listener
 metrics_listen = "127.0.0.1:9102" # Prometheus, at /metrics; "" for none
 
 domain = "localhost" # alice.<domain> is alice's sandbox
-scheme = "http"      # as browsers see it: "https" behind a proxy that ends TLS
+scheme = "http"      # as browsers see it: "https" behind a proxy that ends TLS, and by default with tls or acme
+
+# Proxies in front whose X-Forwarded-For and X-Forwarded-Proto are believed, as networks: ["10.0.0.2/32"].
+trusted_proxies = []
+
+# TLS at the router itself: certificates from files, which are watched, …
+# tls {
+#   cert_file   = "/etc/openclaw/tls/cert.pem"
+#   key_file    = "/etc/openclaw/tls/key.pem"
+#   min_version = "1.2" # or "1.3"; also with acme
+# }
+# … or from an ACME server, on demand, one for each host.
+# acme {
+#   domains       = []   # empty: <domain> and each <user>.<domain>
+#   email         = ""   # for the server's warnings
+#   cache_dir     = "/var/lib/openclaw-router/acme"
+#   directory_url = ""   # empty: Let's Encrypt
+#   ca_file       = ""   # whose certificate that server has, if not one of the system's
+#   new_per_hour  = 10   # certificates for hosts that had none. 0: no limit
+# }
+redirect_listen = "" # with TLS: a plain listener that redirects to https, and answers ACME's http-01
 
 access_log = false # a line for each request, as JSON beside the other logs; never a query, a cookie or a token
 
 drain_delay   = "2s"  # after SIGTERM: readyz fails, requests are still taken
 drain_timeout = "20s" # then requests may end; after it WebSockets are closed with 1012
+
+limits { # 0: no limit
+  max_body                        = "0"   # of a request, like "64MiB"; beyond, 413
+  requests_per_minute_per_user    = 3000  # beyond, 429
+  requests_per_minute_per_address = 6000  # an IPv6 address counts as its /64
+  burst                           = 1000  # requests at once, of either
+  websockets_per_user             = 100   # open ones; beyond, 429
+  connections_per_address         = 1000  # open ones; beyond, they are closed. Not of trusted_proxies
+  max_connections                 = 8000  # likewise, of all
+}
 
 # Who may enter; several blocks may stand side by side. Example:
 identity "token" {

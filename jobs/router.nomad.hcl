@@ -4,6 +4,10 @@
 #
 # The config is the router's own file (docs/router.example.hcl); Nomad's template
 # engine renders it, so it may say {{ env `NOMAD_ADDR_http` }}.
+#
+# A new version takes over without a failed request, if the load balancer before the
+# routers follows the instances that pass in Consul: a new one counts once it is ready,
+# and an old one leaves Consul before it is told to end.
 
 variable "datacenters" {
   type    = list(string)
@@ -38,6 +42,30 @@ variable "port" {
   default     = 8080
 }
 
+variable "canary" {
+  type        = number
+  description = "How many new ones must be healthy, beside all the old, before the first old one ends. Needs port = 0 or nodes to spare; with 0 each old one ends first."
+  default     = 0
+}
+
+variable "shutdown_delay" {
+  type        = string
+  description = "From leaving Consul to the router's own drain; longer than a load balancer takes to follow."
+  default     = "5s"
+}
+
+variable "tls_name" {
+  type        = string
+  description = "With TLS at the router: a name that its certificate is for, for Consul's check. Empty for plain HTTP."
+  default     = ""
+}
+
+variable "redirect_port" {
+  type        = number
+  description = "For redirect_listen; 0 for a free one."
+  default     = 0
+}
+
 variable "metrics_port" {
   type    = number
   default = 0
@@ -54,8 +82,11 @@ job "sandbox-router" {
   datacenters = var.datacenters
 
   update {
-    max_parallel     = 1
-    min_healthy_time = "2s"
+    max_parallel     = 1 # one by one: the WebSockets of one router come back before those of the next
+    canary           = var.canary
+    auto_promote     = var.canary > 0
+    min_healthy_time = "5s"
+    health_check     = "checks"
     auto_revert      = true
   }
 
@@ -66,6 +97,9 @@ job "sandbox-router" {
       port "http" {
         static = var.port
       }
+      port "redirect" {
+        static = var.redirect_port
+      }
       port "metrics" {
         static = var.metrics_port
       }
@@ -73,8 +107,12 @@ job "sandbox-router" {
 
     task "router" {
       driver = var.driver
-      # Longer than the router's drain_delay and drain_timeout together.
-      kill_timeout = "30s"
+      # Nomad takes the router out of Consul, waits this long, sends SIGTERM (the router
+      # fails readyz for drain_delay, then ends) and waits for kill_timeout at most. That is
+      # longer than drain_delay, drain_timeout and the 5 s for closing WebSockets together.
+      shutdown_delay = var.shutdown_delay
+      kill_signal    = "SIGTERM"
+      kill_timeout   = "30s"
 
       config {
         command = var.binary
@@ -86,7 +124,9 @@ job "sandbox-router" {
       template {
         destination = "local/router.hcl"
         data        = var.config
-        change_mode = "restart"
+        # The router reads it anew; what it can not change, it names in its log.
+        change_mode   = "signal"
+        change_signal = "SIGHUP"
       }
 
       resources {
@@ -106,11 +146,14 @@ job "sandbox-router" {
         }
 
         check {
-          name     = "ready"
-          type     = "http"
-          path     = "/_sandbox/readyz"
-          interval = "3s"
-          timeout  = "2s"
+          name            = "ready"
+          type            = "http"
+          protocol        = var.tls_name == "" ? "http" : "https"
+          tls_server_name = var.tls_name
+          tls_skip_verify = true # it asks this node about itself
+          path            = "/_sandbox/readyz"
+          interval        = "3s"
+          timeout         = "2s"
         }
       }
     }

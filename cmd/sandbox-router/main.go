@@ -43,7 +43,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	flags.Usage = func() {
 		fmt.Fprint(stderr, "sandbox-router brings each request to its user's OpenClaw gateway, and wakes it if it sleeps.\n\nUsage: sandbox-router [-config FILE]\n\n")
 		flags.PrintDefaults()
-		fmt.Fprint(stderr, "\nNOMAD_ADDR, NOMAD_TOKEN, CONSUL_HTTP_ADDR, CONSUL_HTTP_TOKEN and their TLS siblings are honoured.\n")
+		fmt.Fprint(stderr, "\nNOMAD_ADDR, NOMAD_TOKEN, CONSUL_HTTP_ADDR, CONSUL_HTTP_TOKEN and their TLS siblings are honoured. SIGHUP reads the config anew.\n")
 	}
 	switch err := flags.Parse(args); {
 	case errors.Is(err, flag.ErrHelp):
@@ -58,7 +58,12 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		fmt.Fprintln(stdout, version)
 		return nil
 	}
-	c, err := config.Load(*file)
+	// From here on, so that a signal that comes early does not end the process.
+	reload := make(chan os.Signal, 1)
+	signal.Notify(reload, syscall.SIGHUP)
+	defer signal.Stop(reload)
+	load := func() (config.Config, error) { return config.Load(*file) }
+	c, err := load()
 	if err != nil {
 		return err
 	}
@@ -66,5 +71,5 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		fmt.Fprintf(stdout, "%s is valid\n", *file)
 		return nil
 	}
-	return serve(ctx, c, stderr)
+	return serve(ctx, c, reload, load, stderr)
 }

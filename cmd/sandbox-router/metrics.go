@@ -1,16 +1,20 @@
 package main
 
 import (
+	"log/slog"
 	"net/http"
+	"net/netip"
 	"strconv"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"golang.org/x/time/rate"
 
 	"openclaw-sandbox/internal/catalog"
 	"openclaw-sandbox/internal/drain"
+	"openclaw-sandbox/internal/front"
 	"openclaw-sandbox/internal/idle"
 	"openclaw-sandbox/internal/launch"
 	"openclaw-sandbox/internal/webhook"
@@ -23,6 +27,8 @@ type metrics struct {
 	wakes    *prometheus.HistogramVec
 	acts     *prometheus.CounterVec
 	webhooks *prometheus.CounterVec
+	limited  *prometheus.CounterVec
+	reloads  *prometheus.CounterVec
 }
 
 func newMetrics() *metrics {
@@ -36,16 +42,20 @@ func newMetrics() *metrics {
 			Help: "Idle sandboxes that this router froze or stopped."}, []string{"act"}),
 		webhooks: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "sandbox_router_webhooks_total",
 			Help: "Requests to webhooks' paths, by what became of them: only the verified reach a gateway."}, []string{"result"}),
+		limited: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "sandbox_router_limited_total",
+			Help: "Requests and connections that were refused, by the setting in limits."}, []string{"limit"}),
+		reloads: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "sandbox_router_reloads_total",
+			Help: "Reloads of the config, by outcome: done or failed."}, []string{"outcome"}),
 	}
 	for _, r := range webhook.Results {
 		m.webhooks.WithLabelValues(string(r))
 	}
-	m.registry.MustRegister(m.requests, m.wakes, m.acts, m.webhooks, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	m.registry.MustRegister(m.requests, m.wakes, m.acts, m.webhooks, m.limited, m.reloads, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
 
 // watch adds what is read at each scrape.
-func (m *metrics) watch(c *catalog.Catalog, d *drain.Drain, l *launch.Launcher, i idlers) {
+func (m *metrics) watch(c *catalog.Catalog, d *drain.Drain, l *launch.Launcher, open *front.Census, i idlers) {
 	gauge := func(name, help string, value func() float64) {
 		m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, value))
 	}
@@ -67,6 +77,7 @@ func (m *metrics) watch(c *catalog.Catalog, d *drain.Drain, l *launch.Launcher, 
 	})
 	m.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "sandbox_router_activity_writes_total",
 		Help: "Transactions that told other routers what clients do; one every idle.period at most."}, func() float64 { return float64(i.board.Writes()) }))
+	gauge("sandbox_router_connections", "Open connections of clients, WebSockets among them.", func() float64 { return float64(open.Open()) })
 	gauge("sandbox_router_websockets", "Open upgraded connections.", func() float64 { return float64(d.Open()) })
 }
 
@@ -77,6 +88,25 @@ func (m *metrics) wake(outcome string, took time.Duration) {
 func (m *metrics) reaped(a idle.Act) { m.acts.WithLabelValues(string(a)).Inc() }
 
 func (m *metrics) webhook(r webhook.Result) { m.webhooks.WithLabelValues(string(r)).Inc() }
+
+// limit counts what was refused for a limit.
+func (m *metrics) limit(which string) { m.limited.WithLabelValues(which).Inc() }
+
+func (m *metrics) reload(outcome string) { m.reloads.WithLabelValues(outcome).Inc() }
+
+// complainEvery is how often refused connections are logged: there may be thousands.
+const complainEvery = time.Minute
+
+// connectionRefused counts a refused connection, and logs one now and then.
+func (m *metrics) connectionRefused(log *slog.Logger) func(bound string, by netip.Addr) {
+	now := rate.Sometimes{Interval: complainEvery}
+	return func(bound string, by netip.Addr) {
+		m.limit(bound)
+		now.Do(func() {
+			log.Warn("connections are refused", "limit", bound, "from", by, "remedy", "raise it in limits { }; if that address is a proxy's, name it in trusted_proxies")
+		})
+	}
+}
 
 func (m *metrics) handler() http.Handler {
 	mux := http.NewServeMux()

@@ -15,6 +15,7 @@ import (
 	"openclaw-sandbox/internal/catalog"
 	"openclaw-sandbox/internal/config"
 	"openclaw-sandbox/internal/drain"
+	"openclaw-sandbox/internal/front"
 	"openclaw-sandbox/internal/idle"
 	"openclaw-sandbox/internal/launch"
 	"openclaw-sandbox/internal/proxy"
@@ -41,10 +42,12 @@ func TestMetricsReference(t *testing.T) {
 	t.Cleanup(launcher.Wait)
 	m := newMetrics()
 	w := &watcher{Tracker: activity.NewTracker(), catalog: cat, launcher: launcher}
-	m.watch(cat, drain.New(), launcher, newIdlers(config.NewConfig(), cc, w, proxy.New(proxy.Config{}, log), m, log))
+	m.watch(cat, drain.New(), launcher, front.NewCensus(front.Bounds{}, nil), newIdlers(config.NewConfig(), cc, w, proxy.New(proxy.Config{}, log), m, log))
 	m.reaped(idle.Stop)
 	m.requests.WithLabelValues("2xx") // a family without a value is not gathered
 	m.wakes.WithLabelValues("ready")
+	m.limit("max_body")
+	m.reload("done")
 	families, err := m.registry.Gather()
 	if err != nil {
 		t.Fatal(err)

@@ -6,9 +6,8 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
-	"net/http"
-	"time"
+	"os"
+	"sync/atomic"
 
 	consul "github.com/hashicorp/consul/api"
 	nomad "github.com/hashicorp/nomad/api"
@@ -18,26 +17,40 @@ import (
 	"openclaw-sandbox/internal/apitoken"
 	"openclaw-sandbox/internal/audit"
 	"openclaw-sandbox/internal/catalog"
+	"openclaw-sandbox/internal/ceiling"
 	"openclaw-sandbox/internal/chat"
 	"openclaw-sandbox/internal/config"
 	"openclaw-sandbox/internal/drain"
+	"openclaw-sandbox/internal/front"
 	"openclaw-sandbox/internal/launch"
 	"openclaw-sandbox/internal/proxy"
-	"openclaw-sandbox/internal/router"
-	"openclaw-sandbox/internal/sandbox"
-	"openclaw-sandbox/internal/webhook"
 )
 
-// Limits of a client's request head, before anything is known of it.
-const (
-	headTimeout = 10 * time.Second
-	idleTimeout = 2 * time.Minute
-	maxHead     = 64 << 10
-)
+// server is the running router. What a reload changes is behind atomic pointers.
+type server struct {
+	parts
+	config  atomic.Pointer[config.Config]
+	handler latest
+	census  *front.Census
+	front   *front.Front // nil without TLS
+}
 
-// serve wires the parts and runs until ctx ends, then drains.
-func serve(ctx context.Context, c config.Config, logTo io.Writer) error {
+// use serves by c from now on.
+func (s *server) use(c config.Config) {
+	s.config.Store(&c)
+	s.handler.set(s.parts.handler(c))
+	s.census.Set(bounds(c))
+}
+
+func bounds(c config.Config) front.Bounds {
+	return front.Bounds{Total: c.Limits.Connections, ByAddress: c.Limits.ConnectionsByAddress, Exempt: c.TrustedProxies}
+}
+
+// serve wires the parts and runs until ctx ends, then drains. At each of the signals
+// it takes over what load returns.
+func serve(ctx context.Context, c config.Config, signals <-chan os.Signal, load func() (config.Config, error), logTo io.Writer) error {
 	log := slog.New(slog.NewJSONHandler(logTo, nil))
+	ceiling.Raise(log, descriptors(c))
 	nc, cc, err := clients(c)
 	if err != nil {
 		return err
@@ -69,74 +82,56 @@ func serve(ctx context.Context, c config.Config, logTo io.Writer) error {
 	lazy := newIdlers(c, cc, clients, px, m, log)
 
 	draining := drain.New()
-	trail := audit.New(log)
-	var table *apitoken.Table
+	s := &server{parts: parts{life: life, catalog: cat, launcher: launcher, clients: clients, books: lazy.books, proxy: px, draining: draining, metrics: m, trail: audit.New(log), log: log},
+		census: front.NewCensus(bounds(c), m.connectionRefused(log))}
 	if c.APITokens != "" {
 		follow := apitoken.DefaultConfig()
 		follow.Prefix = c.APITokens
-		table = apitoken.New(follow, cc, log)
+		s.tokens = apitoken.New(follow, cc, log)
 	}
-	who, people := methods(life, c, table, log, trail)
-	rt := router.New(router.Config{Domain: c.Domain, HoldTimeout: c.HoldTimeout, Audit: trail}, who, cat, starter{launcher}, clients, px, draining.Begun(), log)
-	rt.UseAccounts(lazy.books)
-	if people != nil {
-		rt.UseLogin(people)
-	}
-	if len(c.Webhooks) > 0 {
-		rt.UseWebhooks(webhook.New(c.Webhooks), m.webhook)
-	}
-	m.watch(cat, draining, launcher, lazy)
-
-	seen := []func(answered){m.count}
-	if c.AccessLog {
-		seen = append(seen, accessLog(log))
-	}
-	srv := &http.Server{Handler: draining.Handler(observe(rt, seen...)), ReadHeaderTimeout: headTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHead,
-		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug)}
-	listener, err := net.Listen("tcp", c.Listen)
+	draining.Left = s.census.Left
+	m.watch(cat, draining, launcher, s.census, lazy)
+	s.use(c)
+	l, err := s.listen(c)
 	if err != nil {
-		return fmt.Errorf("listen: %w; another process may use the port", err)
+		return err
 	}
-	metricsSrv := &http.Server{Handler: m.handler(), ReadHeaderTimeout: headTimeout}
 	var g errgroup.Group
 	g.Go(func() error { return ignore(cat.Run(life), context.Canceled) })
 	lazy.run(life, g.Go)
-	if table != nil {
-		g.Go(func() error { return ignore(table.Run(life), context.Canceled) })
+	if s.tokens != nil {
+		g.Go(func() error { return ignore(s.tokens.Run(life), context.Canceled) })
 	}
-	g.Go(func() error { return ignore(srv.Serve(listener), http.ErrServerClosed) })
-	if c.MetricsListen != "" {
-		ml, err := net.Listen("tcp", c.MetricsListen)
-		if err != nil {
-			return errors.Join(fmt.Errorf("metrics_listen: %w; another process may use the port", err), srv.Close())
-		}
-		g.Go(func() error { return ignore(metricsSrv.Serve(ml), http.ErrServerClosed) })
+	l.serve(&g)
+	if s.front != nil {
+		g.Go(func() error { s.front.Watch(life); return nil })
 	}
-	log.Info("serving", "version", version, "listen", listener.Addr().String(), "domain", c.Domain)
+	g.Go(func() error { s.reloads(ctx, signals, load); return nil })
+	log.Info("serving", "version", version, "listen", l.main.listener.Addr().String(), "tls", c.TLS != nil, "domain", c.Domain)
 
 	<-ctx.Done()
+	c = *s.config.Load()
 	log.Info("draining", "delay", c.DrainDelay, "timeout", c.DrainTimeout, "websockets", draining.Open())
-	err = draining.Run(srv, c.DrainDelay, c.DrainTimeout)
+	err = draining.Run(l.main.server, c.DrainDelay, c.DrainTimeout)
 	end()
 	launcher.Wait()
 	px.Close()
-	err = errors.Join(err, metricsSrv.Close(), g.Wait())
+	err = errors.Join(err, l.close(), g.Wait())
 	log.Info("ended")
 	return err
 }
 
-// starter is the launcher as the router wants it.
-type starter struct{ *launch.Launcher }
-
-func (s starter) Wake(u sandbox.User, retry bool) router.Flight { return s.Launcher.Wake(u, retry) }
-
-func (s starter) Flight(u sandbox.User) (router.Flight, bool) {
-	f, ok := s.Launcher.Flight(u)
-	if !ok {
-		return nil, false
+// descriptors is how many c needs: two for each connection, of which the other is to a
+// gateway, and some beside. 0 if there is no limit to reckon with.
+func descriptors(c config.Config) int {
+	if c.Limits.Connections == 0 {
+		return 0
 	}
-	return f, true
+	return 2*c.Limits.Connections + c.Shards + spareDescriptors
 }
+
+// spareDescriptors are for listeners, logs, Nomad and the rest of Consul.
+const spareDescriptors = 100
 
 func ignore(err, expected error) error {
 	if errors.Is(err, expected) {

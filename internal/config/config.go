@@ -2,6 +2,7 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -12,6 +13,8 @@ import (
 	"github.com/hashicorp/hcl/v2/gohcl"
 	"github.com/hashicorp/hcl/v2/hclparse"
 
+	"openclaw-sandbox/internal/forwarded"
+	"openclaw-sandbox/internal/front"
 	"openclaw-sandbox/internal/identity"
 	"openclaw-sandbox/internal/login"
 	"openclaw-sandbox/internal/sandbox"
@@ -25,6 +28,11 @@ type Config struct {
 	Domain        string // <user>.<domain> is the user's sandbox
 	Scheme        string // http or https, as browsers see it
 	AccessLog     bool   // a line for each request
+
+	TLS            *front.TLS      // of the listener; nil for plain HTTP
+	RedirectListen string          // address of the plain listener beside it; empty for none
+	TrustedProxies forwarded.Trust // who may say whom they forward for
+	Limits         Limits
 
 	DrainDelay   time.Duration // between failing readyz and closing the listener
 	DrainTimeout time.Duration // for requests to end; then WebSockets are closed
@@ -79,6 +87,7 @@ func NewConfig() Config {
 		HoldTimeout: 2 * time.Minute, StartTimeout: 3 * time.Minute, CapacityWait: 10 * time.Second, RetryMin: 2 * time.Second, RetryAfter: time.Minute,
 		MaxStarting: 64, MaxQueued: 1000, UserStarts: 60,
 		Idle:        newIdle(),
+		Limits:      defaultLimits(),
 		DialTimeout: 5 * time.Second, IdleTimeout: 4 * time.Second, ForwardedClient: "192.0.2.1",
 	}
 }
@@ -93,6 +102,12 @@ type file struct {
 	DrainDelay    *string `hcl:"drain_delay"`
 	DrainTimeout  *string `hcl:"drain_timeout"`
 
+	RedirectListen *string    `hcl:"redirect_listen"`
+	TrustedProxies []string   `hcl:"trusted_proxies,optional"`
+	TLS            *tlsBlock  `hcl:"tls,block"`
+	ACME           *acmeBlock `hcl:"acme,block"`
+
+	Limits   *limitsBlock    `hcl:"limits,block"`
 	Identity []identityBlock `hcl:"identity,block"`
 	Session  *sessionBlock   `hcl:"session,block"`
 	Share    []shareBlock    `hcl:"share,block"`
@@ -163,14 +178,6 @@ func Parse(text []byte, name string) (Config, error) {
 	return c, nil
 }
 
-func explain(p *hclparse.Parser, diags hcl.Diagnostics) error {
-	var out strings.Builder
-	if err := hcl.NewDiagnosticTextWriter(&out, p.Files(), 0, false).WriteDiagnostics(diags); err != nil {
-		return diags
-	}
-	return fmt.Errorf("the config is not valid:\n%s", strings.TrimRight(out.String(), "\n"))
-}
-
 // apply puts what the file says over the defaults.
 func (f *file) apply(c *Config, body hcl.Body) hcl.Diagnostics {
 	bad := problems{body: body}
@@ -209,11 +216,25 @@ func (f *file) apply(c *Config, body hcl.Body) hcl.Diagnostics {
 		bad.duration("upstream.idle_timeout", &c.IdleTimeout, b.IdleTimeout, 1)
 		set(&c.ForwardedClient, b.ForwardedClient)
 	}
+	f.applyFront(c, &bad)
+	f.Limits.apply(&c.Limits, &bad)
 	f.applyIdentity(c, &bad)
 	f.applyShares(c, &bad)
 	f.applyWebhooks(c, &bad)
 	c.check(&bad)
 	return bad.diags
+}
+
+// Check tells whether the settings fit each other, for a config that was not read
+// from one file.
+func (c Config) Check() error {
+	bad := problems{}
+	c.check(&bad)
+	var all []error
+	for _, d := range bad.diags {
+		all = append(all, errors.New(d.Detail))
+	}
+	return errors.Join(all...)
 }
 
 func (c *Config) check(bad *problems) {

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/hclparse"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 )
 
@@ -55,6 +56,32 @@ func (p *problems) place(setting string) *hcl.Range {
 		return &r
 	}
 	return nil
+}
+
+// Invalid is returned for a file with problems.
+type Invalid struct {
+	Problems []string // each with its place, on one line
+	text     string   // all, with the lines of the file
+}
+
+func (e *Invalid) Error() string { return "the config is not valid:\n" + e.text }
+
+func explain(p *hclparse.Parser, diags hcl.Diagnostics) error {
+	e := &Invalid{}
+	for _, d := range diags {
+		line := d.Summary + ": " + d.Detail
+		if d.Subject != nil {
+			line = d.Subject.String() + ": " + line
+		}
+		e.Problems = append(e.Problems, line)
+	}
+	var out strings.Builder
+	if err := hcl.NewDiagnosticTextWriter(&out, p.Files(), 0, false).WriteDiagnostics(diags); err != nil {
+		e.text = strings.Join(e.Problems, "\n")
+		return e
+	}
+	e.text = strings.TrimRight(out.String(), "\n")
+	return e
 }
 
 // duration parses a setting that may not be below least.

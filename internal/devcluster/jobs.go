@@ -106,6 +106,11 @@ metrics_listen = "127.0.0.1:%d"
 domain         = "localhost"
 drain_delay    = "500ms"
 drain_timeout  = "5s"
+limits {
+  # Tests ask again and again, all from one address.
+  requests_per_minute_per_user    = 0
+  requests_per_minute_per_address = 0
+}
 %s
 consul {
   address = %q
@@ -117,6 +122,7 @@ nomad {
 `, r.Port, r.MetricsPort, r.Identity, s.Consul.Addr, "http://"+s.Nomad.Addr, r.Sandboxes)
 	return s.submit(ctx, "router.nomad.hcl", r.Job, map[string]any{
 		"count": 1, "driver": "raw_exec", "binary": filepath.Join(s.o.Bin, "sandbox-router"), "config": config, "port": r.Port, "metrics_port": r.MetricsPort,
+		"shutdown_delay": "0s", // nobody follows Consul here, and Ctrl-C should not take longer
 	})
 }
 

@@ -33,7 +33,7 @@ func CacheDir() string {
 	return filepath.Join(dir, "openclaw-sandbox")
 }
 
-// Tool is the path of nomad, consul, versitygw or node. The cache comes first:
+// Tool is the path of nomad, consul, versitygw, pebble or node. The cache comes first:
 // `make tools` links a fitting binary of the machine into it. It returns
 // ErrNoTool if there is none.
 func Tool(name string) (string, error) {

@@ -37,6 +37,7 @@ func (c *conn) Close() error {
 	if c.drain.conns[c] {
 		delete(c.drain.conns, c)
 		close(c.closed)
+		c.drain.left(c.RemoteAddr())
 	}
 	c.drain.mu.Unlock()
 	return c.Conn.Close()
@@ -52,7 +53,7 @@ func (c *conn) HandOver(start func(raw net.Conn, done func()) (restart func())) 
 	if c.shut {
 		return false
 	}
-	h := &handed{drain: c.drain, closed: make(chan struct{})}
+	h := &handed{drain: c.drain, from: c.RemoteAddr(), closed: make(chan struct{})}
 	h.tell = start(c.Conn, h.done)
 	c.handed = h
 	d := c.drain
@@ -68,6 +69,7 @@ func (c *conn) HandOver(start func(raw net.Conn, done func()) (restart func())) 
 // handed is a connection to a client that another owner relays.
 type handed struct {
 	drain  *Drain
+	from   net.Addr
 	tell   func()
 	closed chan struct{}
 	over   bool // closed is closed; drain.mu guards it
@@ -80,6 +82,7 @@ func (h *handed) done() {
 		h.over = true
 		close(h.closed)
 		delete(h.drain.conns, h)
+		h.drain.left(h.from)
 	}
 }
 

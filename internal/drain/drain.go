@@ -18,6 +18,10 @@ import (
 
 // Drain tracks what a server has in hand.
 type Drain struct {
+	// Left, if set before the first request, is called once for each upgraded
+	// connection, when it is closed, with the client's address; it must return at once.
+	Left func(from net.Addr)
+
 	once  sync.Once
 	begun chan struct{}
 	mu    sync.Mutex // guards what follows
@@ -52,6 +56,13 @@ func (d *Drain) Handler(next http.Handler) http.Handler {
 		}
 		next.ServeHTTP(&writer{ResponseWriter: w, drain: d}, r)
 	})
+}
+
+// left tells that an upgraded connection is closed.
+func (d *Drain) left(from net.Addr) {
+	if d.Left != nil {
+		d.Left(from)
+	}
 }
 
 // Run shuts srv down: it waits delay with readiness failing, stops accepting,
@@ -100,6 +111,7 @@ func (w *writer) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	w.drain.mu.Lock()
 	defer w.drain.mu.Unlock()
 	if w.drain.over { // this one was on its way when the others were told
+		w.drain.left(raw.RemoteAddr())
 		return nil, nil, errors.Join(http.ErrServerClosed, raw.Close())
 	}
 	w.drain.conns[c] = true

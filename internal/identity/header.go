@@ -3,6 +3,8 @@ package identity
 import (
 	"net/http"
 	"net/netip"
+
+	"openclaw-sandbox/internal/forwarded"
 )
 
 // HeaderClaim is what a Mapping knows a trusted header's value as.
@@ -20,7 +22,7 @@ type Header struct {
 // are nobody: one of them may have come through the proxy from its client.
 func (h Header) Identify(r *http.Request) (Caller, error) {
 	values := r.Header.Values(h.Name)
-	if len(values) != 1 || !h.trusts(sender(r)) {
+	if len(values) != 1 || !h.trusts(forwarded.Addr(forwarded.Peer(r))) {
 		return Caller{}, ErrUnauthenticated
 	}
 	return h.Mapping.Caller(map[string]any{HeaderClaim: values[0]})

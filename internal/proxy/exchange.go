@@ -49,6 +49,9 @@ func (p *Proxy) exchange(w http.ResponseWriter, r *http.Request, t Target) error
 		http.Error(w, bad.Error(), bad.Status)
 		return nil
 	}
+	if large, ok := errors.AsType[*http.MaxBytesError](err); ok {
+		return large
+	}
 	if bad, ok := errors.AsType[*upstream.BodyError](err); ok {
 		http.Error(w, bad.Error(), http.StatusBadRequest)
 		return nil

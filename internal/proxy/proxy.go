@@ -17,6 +17,7 @@ import (
 	"syscall"
 	"time"
 
+	"openclaw-sandbox/internal/forwarded"
 	"openclaw-sandbox/internal/relay"
 	"openclaw-sandbox/internal/upstream"
 )
@@ -76,6 +77,8 @@ type Target struct {
 	// Aside: Addr is another port of the gateway's than its own, whose connections are
 	// pooled apart.
 	Aside bool
+	// MaxSockets is how many upgraded connections the user may have; 0 for no limit.
+	MaxSockets int
 }
 
 // vouched is whom the gateway is told that it serves.
@@ -93,6 +96,9 @@ func (t Target) poolKey() string {
 	}
 	return t.User
 }
+
+// ErrTooManySockets is returned by Forward for an upgrade beyond Target.MaxSockets.
+var ErrTooManySockets = errors.New("the user has as many open WebSockets as allowed")
 
 // Unreached is a gateway that could not be connected to, or that has just died: the
 // request may be sent again, there or elsewhere.
@@ -121,6 +127,7 @@ type Proxy struct {
 	mu      sync.Mutex          // guards what follows
 	pools   map[string]*pool    // by Target.poolKey: the user
 	sockets map[string]*sockets // by user: what is relayed
+	held    map[string]int      // by user: upgrades under way and upgraded connections
 }
 
 // pool are the connections to a user's gateway, of one generation only.
@@ -145,7 +152,7 @@ const (
 
 // New returns a proxy.
 func New(c Config, log *slog.Logger) *Proxy {
-	p := &Proxy{config: c, log: log, pools: map[string]*pool{}, sockets: map[string]*sockets{},
+	p := &Proxy{config: c, log: log, pools: map[string]*pool{}, sockets: map[string]*sockets{}, held: map[string]int{},
 		buffers: sync.Pool{New: func() any { b := make([]byte, bufferSize); return &b }},
 		headers: sync.Pool{New: func() any { return http.Header{} }},
 		readers: sync.Pool{New: func() any { return bufio.NewReader(nil) }},
@@ -158,14 +165,24 @@ func New(c Config, log *slog.Logger) *Proxy {
 // returns when a WebSocket is open, which is then relayed without r and w: it ends
 // with one of its sides, by a drain, or with the proxy.
 //
-// An error means that w has no answer yet: an *Unreached, or why the gateway gave
-// none that can be passed on. It panics with http.ErrAbortHandler if the answer
+// An error means that w has no answer yet: an *Unreached, ErrTooManySockets, an
+// *http.MaxBytesError of the body's reader, or why the gateway gave none that can be
+// passed on. It panics with http.ErrAbortHandler if the answer
 // breaks off, or if the client has gone.
 func (p *Proxy) Forward(w http.ResponseWriter, r *http.Request, t Target) error {
 	p.Note(t.User, t.Kind)
 	if !isUpgrade(r) {
 		return p.exchange(w, r, t)
 	}
+	if !p.hold(t) {
+		return ErrTooManySockets
+	}
+	relayed := func() bool { return false }
+	defer func() {
+		if !relayed() {
+			p.release(t.User)
+		}
+	}()
 	var failed error
 	rp := &httputil.ReverseProxy{
 		Transport:     p.pool(t).transport,
@@ -192,7 +209,7 @@ func (p *Proxy) Forward(w http.ResponseWriter, r *http.Request, t Target) error 
 		rp.ModifyResponse = func(resp *http.Response) error { return rebase(resp, t.Base) }
 	}
 	if wantsWebSocket(r) {
-		p.relayUpgrade(rp, w, t)
+		relayed = p.relayUpgrade(rp, w, t)
 	}
 	rp.ServeHTTP(w, r)
 	if failed != nil && r.Context().Err() != nil {
@@ -231,7 +248,11 @@ func (p *Proxy) SetIdentity(h http.Header, in *http.Request, user string) {
 			delete(h, name)
 		}
 	}
-	v := [...]string{p.clientIP(in.RemoteAddr), in.Host, p.config.Scheme, user} // one allocation
+	scheme := forwarded.Scheme(in)
+	if scheme == "" {
+		scheme = p.config.Scheme
+	}
+	v := [...]string{p.clientIP(in.RemoteAddr), in.Host, scheme, user} // one allocation
 	h["X-Forwarded-For"] = v[0:1:1]
 	h["X-Forwarded-Host"] = v[1:2:2]
 	h["X-Forwarded-Proto"] = v[2:3:3]

@@ -46,6 +46,7 @@ func (p *Proxy) left(s *socket) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	s.over = true
+	p.drop(s.target.User)
 	of := p.sockets[s.target.User]
 	if of == nil || !of.open[s] {
 		return
@@ -80,5 +81,30 @@ func (p *Proxy) endOthers(t Target) {
 	delete(p.sockets, t.User)
 	for s := range of.open {
 		s.restart()
+	}
+}
+
+// hold counts an upgrade of t's user, unless there are as many as allowed.
+func (p *Proxy) hold(t Target) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if t.MaxSockets > 0 && p.held[t.User] >= t.MaxSockets {
+		return false
+	}
+	p.held[t.User]++
+	return true
+}
+
+// release takes back what hold counted.
+func (p *Proxy) release(user string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.drop(user)
+}
+
+// drop is release for a caller who holds p.mu.
+func (p *Proxy) drop(user string) {
+	if p.held[user]--; p.held[user] <= 0 {
+		delete(p.held, user)
 	}
 }

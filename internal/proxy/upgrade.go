@@ -64,11 +64,14 @@ type upgrade struct {
 	conn   net.Conn // to the gateway, until the relay has it
 	reader *bufio.Reader
 	free   func() bool // ends the watch on the client's going
+
+	relayed bool // the relay has both connections
 }
 
 // relayUpgrade makes rp, which knows the rules for headers, errors and ordinary
-// answers, hand an upgraded connection to the relay.
-func (p *Proxy) relayUpgrade(rp *httputil.ReverseProxy, w http.ResponseWriter, t Target) {
+// answers, hand an upgraded connection to the relay. It returns what tells, after
+// rp has served, whether that happened.
+func (p *Proxy) relayUpgrade(rp *httputil.ReverseProxy, w http.ResponseWriter, t Target) (relayed func() bool) {
 	u := &upgrade{proxy: p, w: w, target: t}
 	rp.Transport = u
 	ordinary := rp.ModifyResponse
@@ -81,6 +84,7 @@ func (p *Proxy) relayUpgrade(rp *httputil.ReverseProxy, w http.ResponseWriter, t
 		}
 		return ordinary(resp)
 	}
+	return func() bool { return u.relayed }
 }
 
 // RoundTrip asks the gateway. It is the ReverseProxy's transport.
@@ -194,7 +198,7 @@ func (u *upgrade) relay(resp *http.Response) error {
 		return errRelayed
 	}
 	p.joined(s)
-	u.conn = nil // so that close leaves it
+	u.relayed, u.conn = true, nil // so that close leaves it
 	u.proxy.putReader(u.reader)
 	return errRelayed
 }

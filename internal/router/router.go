@@ -73,6 +73,7 @@ type Config struct {
 	Domain      string
 	HoldTimeout time.Duration
 	Audit       *audit.Log // nil: one that writes to the router's log
+	Limits      Limits
 }
 
 // Router is the HTTP handler.
@@ -91,6 +92,7 @@ type Router struct {
 	webhooks *webhook.Set // nil: there are none
 	counted  func(webhook.Result)
 	refusals rate.Sometimes // bounds the log lines of refused webhooks
+	rates    rates
 }
 
 // Login lets people in who bring no identity.
@@ -113,7 +115,7 @@ func New(c Config, m identity.Method, cat Catalog, l Launcher, clients Clients, 
 		c.Audit = audit.New(log)
 	}
 	return &Router{config: c, identity: m, catalog: cat, launcher: l, clients: clients, proxy: p, draining: draining, log: log, csrf: http.NewCrossOriginProtection(),
-		refusals: rate.Sometimes{Interval: refusalPause}}
+		refusals: rate.Sometimes{Interval: refusalPause}, rates: newRates(c.Limits)}
 }
 
 // anotherOrigin is why a request of a browser is denied whoever its user is.
@@ -136,6 +138,9 @@ func (rt *Router) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	case "/_sandbox/readyz":
 		rt.readyz(w)
+		return
+	}
+	if !rt.admit(w, r) {
 		return
 	}
 	t, err := resolve(r, rt.config.Domain)
@@ -186,7 +191,9 @@ func (rt *Router) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	rt.config.Audit.Visit(r, caller, c.user)
-	rt.serve(w, r, c)
+	if rt.admitCaller(w, r, caller, c) {
+		rt.serve(w, r, c)
+	}
 }
 
 func (rt *Router) serve(w http.ResponseWriter, r *http.Request, c call) {
@@ -220,9 +227,10 @@ func (rt *Router) enter(c call) (leave func()) {
 // carry proxies the request.
 func (rt *Router) carry(w http.ResponseWriter, r *http.Request, c call) {
 	err := rt.reach(w, r, c, func(i catalog.Instance) error {
-		return rt.proxy.Forward(w, r, proxy.Target{User: string(c.user), Generation: i.Generation, Addr: i.Addr, Base: c.base, Kind: c.kind.active()})
+		return rt.proxy.Forward(w, r, proxy.Target{User: string(c.user), Generation: i.Generation, Addr: i.Addr, Base: c.base, Kind: c.kind.active(),
+			MaxSockets: rt.config.Limits.WebSockets})
 	})
-	if err != nil {
+	if err != nil && !rt.refuseBeyond(w, r, err) {
 		rt.log.Warn("a gateway does not answer", "user", c.user, "error", err)
 		rt.refuse(w, r, unanswered)
 	}

@@ -91,7 +91,9 @@ func StartRouter(ctx context.Context, o Options) (*Router, error) {
 	if o.Nomad == "" {
 		o.Nomad = addrs[2] // where nobody listens
 	}
-	text := fmt.Sprintf("listen = %q\nmetrics_listen = %q\ndrain_delay = \"0s\"\ndrain_timeout = \"5s\"\n%s\nconsul {\n address = %q\n shards = %d\n}\nnomad { address = %q }\n",
+	// No limits: all clients have one address, and there are more than any user has.
+	const limits = "limits {\n requests_per_minute_per_user = 0\n requests_per_minute_per_address = 0\n websockets_per_user = 0\n connections_per_address = 0\n max_connections = 0\n}\n"
+	text := limits + fmt.Sprintf("listen = %q\nmetrics_listen = %q\ndrain_delay = \"0s\"\ndrain_timeout = \"5s\"\n%s\nconsul {\n address = %q\n shards = %d\n}\nnomad { address = %q }\n",
 		r.Addr, r.Metrics, o.Config, o.Consul, max(o.Shards, 1), "http://"+o.Nomad)
 	file := filepath.Join(o.Dir, "router.hcl")
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {

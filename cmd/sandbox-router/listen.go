@@ -1,0 +1,108 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"openclaw-sandbox/internal/config"
+	"openclaw-sandbox/internal/front"
+)
+
+// Limits of a client's request head, before anything is known of it.
+const (
+	headTimeout = 10 * time.Second
+	idleTimeout = 2 * time.Minute
+	maxHead     = 64 << 10
+)
+
+// listening is a server on its listener.
+type listening struct {
+	server   *http.Server
+	listener net.Listener
+}
+
+// run serves until the server is closed, by TLS if it is set up for it.
+func (l *listening) run() error {
+	if l.server.TLSConfig != nil {
+		return ignore(l.server.ServeTLS(l.listener, "", ""), http.ErrServerClosed)
+	}
+	return ignore(l.server.Serve(l.listener), http.ErrServerClosed)
+}
+
+// listeners are the router's: the one for its clients, and those beside.
+type listeners struct {
+	main   *listening
+	beside []*listening
+}
+
+func (l *listeners) serve(g *errgroup.Group) {
+	for _, one := range append([]*listening{l.main}, l.beside...) {
+		g.Go(one.run)
+	}
+}
+
+func (l *listeners) close() error {
+	var all []error
+	for _, one := range l.beside {
+		all = append(all, one.server.Close())
+	}
+	return errors.Join(all...)
+}
+
+// listen opens all of c's listeners, or none.
+func (s *server) listen(c config.Config) (_ *listeners, err error) {
+	l := &listeners{}
+	defer func() {
+		if err != nil {
+			for _, one := range append([]*listening{l.main}, l.beside...) {
+				if one != nil {
+					one.listener.Close()
+				}
+			}
+		}
+	}()
+	open := func(setting, addr string, h http.Handler) (*listening, error) {
+		listener, err := net.Listen("tcp", addr)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w; another process may use the port", setting, err)
+		}
+		return &listening{listener: listener, server: &http.Server{Handler: h, ReadHeaderTimeout: headTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHead,
+			ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug)}}, nil
+	}
+	if l.main, err = open("listen", c.Listen, s.draining.Handler(&s.handler)); err != nil {
+		return nil, err
+	}
+	l.main.server.ConnState = s.census.ConnState
+	if c.TLS != nil {
+		if s.front, err = front.New(*c.TLS, c.Domain, s.log); err != nil {
+			return nil, err
+		}
+		l.main.server.TLSConfig = s.front.Config()
+	}
+	if c.RedirectListen != "" {
+		_, port, err := net.SplitHostPort(l.main.listener.Addr().String())
+		if err != nil {
+			return nil, err
+		}
+		plain, err := open("redirect_listen", c.RedirectListen, s.front.Redirect(port))
+		if err != nil {
+			return nil, err
+		}
+		plain.server.ConnState = s.census.ConnState
+		l.beside = append(l.beside, plain)
+	}
+	if c.MetricsListen != "" {
+		metrics, err := open("metrics_listen", c.MetricsListen, s.metrics.handler())
+		if err != nil {
+			return nil, err
+		}
+		l.beside = append(l.beside, metrics)
+	}
+	return l, nil
+}

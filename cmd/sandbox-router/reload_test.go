@@ -1,0 +1,121 @@
+package main
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"reflect"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/gorilla/websocket"
+
+	"openclaw-sandbox/internal/config"
+)
+
+// hangUp sends this process SIGHUP, which the program in it takes.
+func hangUp(t *testing.T) {
+	t.Helper()
+	if err := syscall.Kill(os.Getpid(), syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Whoever adds a setting says whether it can change while the router runs.
+func TestEverySettingIsLiveOrFixed(t *testing.T) {
+	for f := range reflect.TypeFor[config.Config]().Fields() {
+		if live[f.Name] == (fixed[f.Name] != "") {
+			t.Errorf("%s must be in live or in fixed of reload.go", f.Name)
+		}
+	}
+}
+
+const aliceToken = "identity \"token\" {\n token \"alice\" { sha256 = \"1a6ec26d2a4a1a4a4cf2a3ee0a06ccd3ea1f04bdfa7a1f1b50bd2a6f6a6e4b57\" }\n}\n"
+
+// By SIGHUP another config counts; who is being served notices nothing.
+func TestReload(t *testing.T) {
+	p := startProgram(t, "identity \"dev\" {}\n")
+	conn, _, err := websocket.DefaultDialer.Dial("ws://"+p.listen+"/u/alice", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	conn.SetReadDeadline(time.Now().Add(20 * time.Second))
+	if _, _, err := conn.ReadMessage(); err != nil {
+		t.Fatal(err)
+	}
+	// A request whose body is on its way.
+	slow, err := net.Dial("tcp", p.listen)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer slow.Close()
+	slow.SetDeadline(time.Now().Add(20 * time.Second))
+	fmt.Fprintf(slow, "POST /u/alice/x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\n\r\nab")
+	p.eventually(t, "both connections", func() bool { return strings.Contains(p.scrape(), "sandbox_router_connections 2\n") })
+
+	status := func() int {
+		resp, err := http.Get("http://" + p.listen + "/u/alice/api/status")
+		if err != nil {
+			return 0
+		}
+		defer resp.Body.Close()
+		io.Copy(io.Discard, resp.Body)
+		return resp.StatusCode
+	}
+	reloaded := func(outcome string, n int) {
+		t.Helper()
+		p.eventually(t, outcome, func() bool {
+			return strings.Contains(p.scrape(), fmt.Sprintf("sandbox_router_reloads_total{outcome=%q} %d\n", outcome, n))
+		})
+	}
+	if got := status(); got != http.StatusOK {
+		t.Fatalf("before: %d", got)
+	}
+	p.write(t, aliceToken+"access_log = true\ndomain = \"other.test\"\nwake { max_starting = 3 }\n")
+	hangUp(t)
+	reloaded("done", 1)
+	if got := status(); got != http.StatusUnauthorized {
+		t.Errorf("with tokens only: %d", got)
+	}
+	for _, want := range []string{`"settings":"domain, wake.max_starting"`, `"msg":"request"`} {
+		p.eventually(t, want, func() bool { return strings.Contains(p.log.String(), want) })
+	}
+
+	p.write(t, "identity \"magic\" {}\nscheme = \"ftp\"\n")
+	hangUp(t)
+	reloaded("failed", 1)
+	if got := status(); got != http.StatusUnauthorized {
+		t.Errorf("after an invalid file: %d", got)
+	}
+	if got := strings.Count(p.log.String(), "was not reloaded"); got != 3 || !strings.Contains(p.log.String(), `router.hcl:2,`) {
+		t.Errorf("%d problems are in the log, want the wrong method, that nobody could enter, and the scheme, with their places", got)
+	}
+
+	io.WriteString(slow, "cd")
+	resp, err := http.ReadResponse(bufio.NewReader(slow), nil)
+	if err != nil || resp.StatusCode != http.StatusOK {
+		t.Errorf("the request that was on its way: %v, %v", resp, err)
+	}
+	if err := conn.WriteMessage(websocket.TextMessage, []byte("{}")); err != nil {
+		t.Error(err)
+	}
+	if _, _, err := conn.ReadMessage(); err != nil && !websocket.IsCloseError(err, websocket.ClosePolicyViolation) {
+		t.Errorf("the WebSocket: %v", err) // the gateway answers, or closes what is no greeting
+	}
+}
+
+// What can not change is checked together with what can.
+func TestMergeKeepsTheListenerSafe(t *testing.T) {
+	old, next := config.NewConfig(), config.NewConfig()
+	old.Listen, next.DevUser = "0.0.0.0:80", "me"
+	merged, kept := merge(old, next)
+	if err := merged.Check(); err == nil || !strings.Contains(err.Error(), "loopback") || len(kept) != 1 || kept[0] != "listen" {
+		t.Errorf("%v, kept %v", err, kept)
+	}
+}
