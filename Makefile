@@ -25,6 +25,7 @@ bench: tools build ## measure, and write the tables into docs/benchmarks.md (roo
 	go run ./test/bench/start -rounds $(ROUNDS) -out docs/benchmarks.md
 	go run ./test/bench/wake -out docs/benchmarks.md
 	go run ./test/bench/catalog -out docs/benchmarks.md
+	go run ./test/bench/idle -out docs/benchmarks.md
 
 .PHONY: bench-state
 bench-state: ## measure restores and saves beside other programs, likewise (ROUNDS=5)

@@ -28,6 +28,7 @@ import (
 	"openclaw-sandbox/internal/catalog"
 	"openclaw-sandbox/internal/devcluster"
 	"openclaw-sandbox/internal/sandbox"
+	"openclaw-sandbox/test/bench/meter"
 	"openclaw-sandbox/test/bench/table"
 )
 
@@ -153,11 +154,11 @@ func measure(ctx context.Context, o options, shards int) (r result, err error) {
 	if n := cat.Len(); n != o.instances {
 		return r, fmt.Errorf("%d gateways in the table, want %d", n, o.instances)
 	}
-	if r.idle, err = cpu(func() error { return pause(ctx, o.duration) }); err != nil {
+	if r.idle, err = meter.CPU(func() error { return meter.Pause(ctx, o.duration) }); err != nil {
 		return r, err
 	}
 	changes := int(o.duration.Seconds()) * o.rate
-	r.busy, err = cpu(func() error {
+	r.busy, err = meter.CPU(func() error {
 		if _, err := io.WriteString(begin, "go\n"); err != nil {
 			return err
 		}
@@ -201,30 +202,6 @@ func observe(ctx context.Context, cat *catalog.Catalog, changes int, o options) 
 	wg.Wait()
 	slices.Sort(all)
 	return all, failed
-}
-
-// cpu is what the process used of one core while f ran, in percent.
-func cpu(f func() error) (float64, error) {
-	begin, before := time.Now(), used()
-	err := f()
-	return 100 * float64(used()-before) / float64(time.Since(begin)), err
-}
-
-func used() time.Duration {
-	var u syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
-		panic(err) // it can not fail for oneself
-	}
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
-}
-
-func pause(ctx context.Context, d time.Duration) error {
-	select {
-	case <-time.After(d):
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }
 
 func user(n int) sandbox.User { return sandbox.User("user-" + strconv.Itoa(n)) }
