@@ -51,6 +51,13 @@ func (d *Driver) note(cfg *drivers.TaskConfig, format string, args ...any) {
 		Message: fmt.Sprintf(format, args...)})
 }
 
+// tellSleep makes a task event that tells the router too that the sandbox is frozen
+// or thawed.
+func (d *Driver) tellSleep(cfg *drivers.TaskConfig, asleep bool, message string) {
+	d.events.EmitEvent(&drivers.TaskEvent{TaskID: cfg.ID, TaskName: cfg.Name, AllocID: cfg.AllocID, Timestamp: time.Now(),
+		Message: message, Annotations: sandbox.SleepAnnotations(asleep)})
+}
+
 // progressEvery is how often a restore reports, at most.
 const progressEvery = time.Second
 

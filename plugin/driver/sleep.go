@@ -63,7 +63,7 @@ func (t *task) sleep() error {
 		return errors.Join(err, os.Remove(t.asleepFile()))
 	}
 	t.asleep = true
-	t.d.note(t.cfg, "Frozen")
+	t.d.tellSleep(t.cfg, true, "Frozen")
 	return nil
 }
 
@@ -80,7 +80,7 @@ func (t *task) wake() error {
 	}
 	if t.asleep {
 		t.asleep = false
-		t.d.note(t.cfg, "Thawed")
+		t.d.tellSleep(t.cfg, false, "Thawed")
 	}
 	return nil
 }
