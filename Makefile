@@ -24,6 +24,7 @@ test: ## unit, integration and end-to-end tests, with the race detector
 bench: tools build ## measure, and write the tables into docs/benchmarks.md (root; ROUNDS=5)
 	go run ./test/bench/start -rounds $(ROUNDS) -out docs/benchmarks.md
 	go run ./test/bench/wake -out docs/benchmarks.md
+	go run ./test/bench/freeze -rounds $(ROUNDS) -out docs/benchmarks.md
 	go run ./test/bench/catalog -out docs/benchmarks.md
 	go run ./test/bench/idle -out docs/benchmarks.md
 

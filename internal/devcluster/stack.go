@@ -33,7 +33,11 @@ type Options struct {
 	Allow        []string // what sandboxes may reach on this machine, beside the model: ip:port
 
 	SnapshotInterval string
-	Routers          []RouterOptions
+	// DataDir is the driver's, with the running states and the spool; below Dir if empty.
+	DataDir string
+	// DriverConfig is HCL text, further blocks of the driver's config.
+	DriverConfig string
+	Routers      []RouterOptions
 	// Defaults are OpenClaw settings, as JSON, in place of the demo model's; Secrets
 	// are environment for the gateways, kept as a Nomad variable.
 	Defaults string
@@ -80,6 +84,9 @@ func Up(ctx context.Context, o Options) (_ *Stack, err error) {
 			err = errors.Join(err, s.Down(stop))
 		}
 	}()
+	if s.o.DataDir == "" {
+		s.o.DataDir = filepath.Join(o.Dir, "sandboxes")
+	}
 	// Others may pass through to start.sh, and see nothing on the way.
 	if err := errors.Join(os.MkdirAll(o.Dir, 0o711), os.Chmod(o.Dir, 0o711)); err != nil {
 		return nil, fmt.Errorf("make the stack's folder: %w", err)
@@ -214,7 +221,8 @@ egress {
   bridge = %q
   allow  = %s
 }
-`, s.o.Runtime, filepath.Join(s.o.Dir, "sandboxes"), s.S3.Bucket, s.S3.Endpoint(), s.S3.AccessKey, s.S3.SecretKey, s.o.SnapshotInterval, s.o.Bridge, quoted(append([]string{s.ModelAddr}, s.o.Allow...)))
+%s
+`, s.o.Runtime, s.o.DataDir, s.S3.Bucket, s.S3.Endpoint(), s.S3.AccessKey, s.S3.SecretKey, s.o.SnapshotInterval, s.o.Bridge, quoted(append([]string{s.ModelAddr}, s.o.Allow...)), s.o.DriverConfig)
 }
 
 // quoted is an HCL list.

@@ -26,6 +26,7 @@ type Config struct {
 	// Encryption of the stored states; off without keys.
 	Encryption EncryptionConfig `codec:"encryption"`
 	Egress     EgressConfig     `codec:"egress"`
+	Freeze     FreezeConfig     `codec:"freeze"`
 	// MetricsFile is for node_exporter's textfile collector; empty for none.
 	MetricsFile string `codec:"metrics_file"`
 }
@@ -78,6 +79,13 @@ type HistoryConfig struct {
 	Daily  int    `codec:"daily"`
 	// Grace is how long nothing may name a stored segment before it is deleted.
 	Grace string `codec:"grace"`
+}
+
+// FreezeConfig says what becomes of a frozen sandbox's memory: with PageOut it is
+// pushed out of RAM when the sandbox has been frozen for PageOutAfter.
+type FreezeConfig struct {
+	PageOut      bool   `codec:"page_out"`
+	PageOutAfter string `codec:"page_out_after"`
 }
 
 // EgressConfig says what sandboxes may reach.
@@ -141,6 +149,10 @@ var configSpec = hclspec.NewObject(map[string]*hclspec.Spec{
 		"allow":   attr("allow", "list(string)", "[]"),
 		"deny":    attr("deny", "list(string)", `["169.254.0.0/16", "fd00:ec2::/32"]`),
 	}),
+	"freeze": block("freeze", `{ page_out = true, page_out_after = "30s" }`, map[string]*hclspec.Spec{
+		"page_out":       attr("page_out", "bool", "true"),
+		"page_out_after": attr("page_out_after", "string", `"30s"`),
+	}),
 })
 
 // settings are a Config, checked and typed.
@@ -160,6 +172,8 @@ type settings struct {
 	template        sandbox.User  // "" for none
 	egress          *egress.Rules // nil when off
 	metricsFile     string        // "" for none
+	pageOut         bool
+	pageOutAfter    time.Duration // after a freeze
 }
 
 // minInterval keeps below the one write a second to one key that R2 advises.
@@ -230,6 +244,10 @@ func (c Config) check() (settings, error) {
 	}
 	if (c.Store.AccessKeyID == "") != (c.Store.SecretAccessKey == "") {
 		return s, errors.New("store.access_key_id and store.secret_access_key: set both, or neither to use the agent's environment")
+	}
+	s.pageOut = c.Freeze.PageOut
+	if s.pageOutAfter, err = duration("freeze.page_out_after", c.Freeze.PageOutAfter, 0); err != nil {
+		return s, err
 	}
 	if c.Egress.Enabled && c.Runtime != "raw_exec" {
 		s.egress = &egress.Rules{Bridge: c.Egress.Bridge, Allow: c.Egress.Allow, Deny: c.Egress.Deny}

@@ -1,15 +1,21 @@
 package driver
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"time"
+
+	"openclaw-sandbox/plugin/pageout"
 )
 
 // freezer stops a task's processes and lets them go on, all at once.
 type freezer interface {
 	freeze() error
 	thaw() error
+	// pageOut pushes their memory out of RAM while they stand still, until ctx ends.
+	// It returns errors.ErrUnsupported where that can not be done.
+	pageOut(ctx context.Context) (pageout.Result, error)
 }
 
 // freezeTries is how often a freeze is tried.
@@ -50,3 +56,5 @@ type gone struct{}
 
 func (gone) freeze() error { return nil }
 func (gone) thaw() error   { return nil }
+
+func (gone) pageOut(context.Context) (pageout.Result, error) { return pageout.Result{}, nil }

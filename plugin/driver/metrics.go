@@ -18,6 +18,7 @@ type metrics struct {
 	spooled, sandboxes     prometheus.Gauge
 	saves                  *prometheus.CounterVec
 	uploaded, fenced, kept prometheus.Counter
+	pagedOut               prometheus.Counter
 	pause                  prometheus.Histogram
 }
 
@@ -37,13 +38,14 @@ func newMetrics() *metrics {
 		uploaded: counter("uploaded_bytes_total", "Bytes that snapshots sent to the object store."),
 		fenced:   counter("fenced_total", "Runs that another run of the same user had taken over from."),
 		kept:     counter("kept_on_node_total", "States that could not be saved at the end of their run, and were kept on the node."),
+		pagedOut: counter("paged_out_bytes_total", "Bytes of frozen sandboxes' memory that were pushed out of RAM."),
 		pause: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "openclaw_sandbox_pause_seconds",
 			Help: "How long a snapshot held a sandbox's processes still.", Buckets: []float64{.002, .005, .01, .02, .03, .05, .1, .25, 1, 5}}),
 	}
 	for _, result := range []string{"saved", "failed"} {
 		m.saves.WithLabelValues(result)
 	}
-	m.registry.MustRegister(m.spooled, m.sandboxes, m.saves, m.uploaded, m.fenced, m.kept, m.pause)
+	m.registry.MustRegister(m.spooled, m.sandboxes, m.saves, m.uploaded, m.fenced, m.kept, m.pagedOut, m.pause)
 	return m
 }
 

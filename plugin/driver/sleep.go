@@ -1,10 +1,12 @@
 package driver
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 )
 
 // SignalTask gives the task's process a signal. SIGSTOP and SIGCONT are for the
@@ -30,7 +32,7 @@ var errFrozen = errors.New("the sandbox is frozen; let it go on with nomad alloc
 // awake returns errFrozen for a task that sleeps.
 func (d *Driver) awake(id string) error {
 	t, err := d.task(id)
-	if err == nil && t.sleeping() {
+	if err == nil && t.asleep() != nil {
 		return errFrozen
 	}
 	return err
@@ -45,7 +47,7 @@ func (t *task) asleepFile() string { return filepath.Join(t.dirs.Run, ".asleep")
 func (t *task) sleep() error {
 	t.still.Lock()
 	defer t.still.Unlock()
-	if t.asleep {
+	if t.nap != nil {
 		return nil
 	}
 	if t.stopping.Load() {
@@ -62,7 +64,7 @@ func (t *task) sleep() error {
 	if err := hold(t.freezer); err != nil {
 		return errors.Join(err, os.Remove(t.asleepFile()))
 	}
-	t.asleep = true
+	t.nap = t.d.newNap()
 	t.tellSleep(true, "Frozen")
 	return nil
 }
@@ -78,18 +80,39 @@ func (t *task) wake() error {
 	if err := t.freezer.thaw(); err != nil {
 		return fmt.Errorf("thaw: %w", err)
 	}
-	if t.asleep {
-		t.asleep = false
+	if t.nap != nil {
+		t.endNap()
 		t.tellSleep(false, "Thawed")
 	}
 	return nil
 }
 
-// sleeping tells whether the sandbox was put to sleep.
-func (t *task) sleeping() bool {
+// nap is one sleep, from its freeze to its thaw.
+type nap struct {
+	over  context.Context // ends with it, and with the plugin
+	end   context.CancelFunc
+	since time.Time
+}
+
+func (d *Driver) newNap() *nap {
+	n := &nap{since: time.Now()}
+	n.over, n.end = context.WithCancel(d.ctx)
+	return n
+}
+
+// endNap makes the task one that is awake; still is held.
+func (t *task) endNap() {
+	if t.nap != nil {
+		t.nap.end()
+		t.nap = nil
+	}
+}
+
+// asleep is the sleep that the sandbox was put to, nil if it is awake.
+func (t *task) asleep() *nap {
 	t.still.Lock()
 	defer t.still.Unlock()
-	return t.asleep
+	return t.nap
 }
 
 // recoverSleep goes on with the sleep that the last plugin began. Else it thaws: a
@@ -107,6 +130,6 @@ func (t *task) recoverSleep() error {
 	if err := hold(t.freezer); err != nil {
 		return err
 	}
-	t.asleep = true
+	t.nap = t.d.newNap()
 	return nil
 }

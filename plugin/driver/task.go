@@ -32,10 +32,10 @@ type task struct {
 	memento snapshot.Memento
 	procs   processes
 
-	// still guards freezer and asleep, and is held while a save has the process frozen.
+	// still guards freezer and nap, and is held while a save has the process frozen.
 	still   sync.Mutex
 	freezer freezer
-	asleep  bool // frozen by SIGSTOP, until SIGCONT or a stop
+	nap     *nap // frozen by SIGSTOP, until SIGCONT or a stop; nil while awake
 
 	stopping atomic.Bool // somebody asked the process to end
 	restless bool        // something that outlived the process changes the state still
@@ -128,14 +128,17 @@ func (t *task) live() {
 			return
 		case <-timer.C:
 		}
+		nap := t.asleep()
 		changes, took, err := t.look()
-		if err == nil && (when.save(time.Now(), changes) || changes.Paths+changes.Quiet > 0 && t.sleeping()) {
+		if err == nil && (when.save(time.Now(), changes) || changes.Paths+changes.Quiet > 0 && nap != nil) {
 			if err = t.save(false); err == nil {
 				when.did(time.Now())
 				t.noted = ""
 			}
 		}
 		switch {
+		case err == nil && nap != nil: // all is saved, and nothing can change
+			t.doze(nap)
 		case errors.Is(err, snapshot.ErrFenced):
 			if t.fenced() {
 				return
@@ -190,7 +193,7 @@ func (t *task) save(final bool) (err error) {
 	var c *snapshot.Capture
 	t.still.Lock()
 	z := t.freezer
-	if t.asleep { // and goes on sleeping
+	if t.nap != nil { // and goes on sleeping
 		z = gone{}
 	}
 	pause, err := frozen(z, func() error {
@@ -262,7 +265,8 @@ const (
 // saved stays on the node until it can.
 func (t *task) finish() {
 	t.still.Lock()
-	t.freezer, t.asleep = gone{}, false
+	t.freezer = gone{}
+	t.endNap()
 	t.still.Unlock()
 	var err error
 	for try := range finalTries {

@@ -4,10 +4,14 @@ import (
 	"errors"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/hashicorp/nomad/api"
+
+	"openclaw-sandbox/internal/sandbox"
 	"openclaw-sandbox/internal/snapshot"
 )
 
@@ -19,9 +23,9 @@ func TestFreeze(t *testing.T) {
 			// Nothing but the freeze is a reason to save so soon.
 			s := up(t, runtime, func(config string) string {
 				return strings.Replace(config, `interval = "1s"`, `interval = "1h"
-  debounce = "1h"`, 1)
+  debounce = "1h"`, 1) + "freeze { page_out_after = \"1s\" }\n"
 			})
-			a := s.alloc(t, s.run(t, "alice", nil), "sandbox", running)
+			a := s.alloc(t, s.run(t, "alice", func(task *api.Task) { task.Resources.MemoryMB = ptr(256) }), "sandbox", running)
 			signal := func(name string) {
 				t.Helper()
 				for range 2 { // the second changes nothing
@@ -48,12 +52,26 @@ func TestFreeze(t *testing.T) {
 			}
 			pid := s.ask(t, a, "/pid")
 			s.ask(t, a, "/write?name=note&text=first")
+			s.ask(t, a, "/map?mb=48")
 			seq := s.head(t, "alice").Seq
 
 			signal("SIGSTOP")
 			silent("after SIGSTOP")
 			wait(t, "snapshot of the frozen sandbox", func() bool { return s.head(t, "alice").Seq > seq }, func() string { return "" })
 			silent("after its snapshot")
+			told := func(asleep bool, message string) func(*api.Allocation) bool {
+				return func(a *api.Allocation) bool {
+					return slices.ContainsFunc(a.TaskStates["gateway"].Events, func(e *api.TaskEvent) bool {
+						u, got, ok := sandbox.AsleepFrom(e.Details)
+						return ok && u == "alice" && got == asleep && strings.Contains(e.DisplayMessage, message)
+					})
+				}
+			}
+			s.alloc(t, a.JobID, "event of the memory that was pushed out", told(true, "MB pushed out of memory"))
+			wait(t, "metric of the memory that was pushed out", func() bool {
+				return s.metric(t, `openclaw_sandbox_paged_out_bytes_total [1-9.]+e\+07`)
+			}, func() string { return "" })
+			silent("pushed out")
 			if !refused() {
 				t.Error("a command in a frozen sandbox was not refused")
 			}
@@ -66,6 +84,7 @@ func TestFreeze(t *testing.T) {
 			if now := s.ask(t, a, "/pid"); now != pid {
 				t.Errorf("thawed, the process is %s, was %s", now, pid)
 			}
+			s.alloc(t, a.JobID, "event of the thaw", told(false, "Thawed"))
 			s.ask(t, a, "/write?name=note&text=second")
 
 			signal("SIGSTOP")

@@ -54,13 +54,7 @@ func TestNothingIsLost(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	spooled := func() int {
-		names, err := filepath.Glob(filepath.Join(s.Dir(), "sandboxes", "spool", "[^.]*")) // not what is reserved
-		if err != nil {
-			t.Fatal(err)
-		}
-		return len(names)
-	}
+	spooled := func() int { return len(spooledIn(t, filepath.Join(s.Dir(), "sandboxes"))) }
 	eventually(t, time.Minute, "spooled state", func() bool { return spooled() == 1 })
 	s.power(t, true)
 	eventually(t, time.Minute, "empty spool", func() bool { return spooled() == 0 })

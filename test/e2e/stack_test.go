@@ -62,6 +62,7 @@ type stack struct {
 	broken                                               router // its sandboxes never start
 	consulURL, bridgeIP, nomadPort, modelAddr, secretKey string
 	accessKey                                            string
+	source, bin                                          string // what it was made of
 	store                                                objstore.Store
 	webhooks                                             *webhook.Derived // with what the second router's webhooks are signed
 	telegramAddr                                         string           // which sandboxes may reach
@@ -168,10 +169,7 @@ func up(ctx context.Context, dir string) (*stack, error) {
 		tokens += fmt.Sprintf("  token %q { sha256 = %q }\n", u, hex.EncodeToString(sum[:]))
 	}
 	tokens += "}\n"
-	// Routers look often, and tests give their users policies of their own.
-	const lazy = "idle {\n  period     = \"1s\"\n  wake_ahead = \"12s\"\n}\n"
 	tokens += lazy
-	dev := "identity \"dev\" {}\n" + lazy
 	master := filepath.Join(dir, "webhooks.key")
 	if err := os.WriteFile(master, []byte(base64.StdEncoding.EncodeToString([]byte("the master secret of 32 bytes !!"))), 0o600); err != nil {
 		return nil, err
@@ -187,24 +185,41 @@ func up(ctx context.Context, dir string) (*stack, error) {
 	telegram := net.JoinHostPort(e2eBridgeIP, strconv.Itoa(ports[0]))
 	tokens += fmt.Sprintf("webhook \"hooks\" {\n path = \"/hooks/\"\n signature = \"signed\"\n secret_files = [%q]\n}\n", master)
 	tokens += fmt.Sprintf("webhook \"telegram\" {\n path = \"/telegram-webhook\"\n signature = \"telegram\"\n secret_files = [%q]\n port = 8787\n}\n", master)
-	st, err := devcluster.Up(ctx, devcluster.Options{
-		Source: source, Bin: bin, Dir: filepath.Join(dir, "stack"), Runtime: "image", Bridge: e2eBridge, BridgeSubnet: e2eBridgeSubnet, Allow: []string{telegram},
-		SnapshotInterval: snapshotInterval.String(), Settings: map[string]any{"hooks": map[string]any{"enabled": true, "token": hooksToken}},
+	s, err := upWith(ctx, devcluster.Options{
+		Source: source, Bin: bin, Dir: filepath.Join(dir, "stack"), Bridge: e2eBridge, BridgeSubnet: e2eBridgeSubnet, Allow: []string{telegram},
+		Settings: map[string]any{"hooks": map[string]any{"enabled": true, "token": hooksToken}},
 		Routers: []devcluster.RouterOptions{
-			{Job: "sandbox-router", Identity: dev}, {Job: "sandbox-router-tokens", Identity: tokens}, {Job: "sandbox-router-broken", Identity: dev, Sandboxes: "openclaw-broken"},
+			{Job: "sandbox-router", Identity: devIdentity}, {Job: "sandbox-router-tokens", Identity: tokens},
+			{Job: "sandbox-router-broken", Identity: devIdentity, Sandboxes: "openclaw-broken"},
 		},
-		Progress: func(f string, a ...any) { fmt.Printf(f+"\n", a...) },
 	})
 	if err != nil {
 		return nil, err
 	}
-	s := &stack{Stack: st, consulURL: "http://" + st.Consul.Addr, bridgeIP: st.BridgeIP, modelAddr: st.ModelAddr, secretKey: st.S3.SecretKey, webhooks: webhooks, telegramAddr: telegram, accessKey: st.S3.AccessKey}
-	s.dev = router{addr: st.Routers[0], domain: "localhost"}
+	s.webhooks, s.telegramAddr = webhooks, telegram
 	s.tokens = map[string]router{}
 	for _, u := range tokenUsers {
-		s.tokens[u] = router{addr: st.Routers[1], domain: "localhost", token: tokenOf(u)}
+		s.tokens[u] = router{addr: s.Routers[1], domain: "localhost", token: tokenOf(u)}
 	}
-	s.broken = router{addr: st.Routers[2], domain: "localhost"}
+	s.broken = router{addr: s.Routers[2], domain: "localhost"}
+	return s, nil
+}
+
+// lazy lets routers look often; tests give their users policies of their own.
+const lazy = "idle {\n  period     = \"1s\"\n  wake_ahead = \"12s\"\n}\n"
+
+const devIdentity = "identity \"dev\" {}\n" + lazy
+
+// upWith starts a stack with real isolation, whose first router lets everybody in.
+func upWith(ctx context.Context, o devcluster.Options) (*stack, error) {
+	o.Runtime, o.SnapshotInterval = "image", snapshotInterval.String()
+	o.Progress = func(f string, a ...any) { fmt.Printf(f+"\n", a...) }
+	st, err := devcluster.Up(ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	s := &stack{Stack: st, source: o.Source, bin: o.Bin, consulURL: "http://" + st.Consul.Addr, bridgeIP: st.BridgeIP, modelAddr: st.ModelAddr, secretKey: st.S3.SecretKey, accessKey: st.S3.AccessKey}
+	s.dev = router{addr: st.Routers[0], domain: "localhost"}
 	_, s.nomadPort, _ = net.SplitHostPort(st.Nomad.Addr)
 	s.store, err = objstore.Open(ctx, objstore.Config{URL: "s3://" + st.S3.Bucket, Endpoint: st.S3.Endpoint(), Region: "us-east-1",
 		AccessKeyID: st.S3.AccessKey, SecretAccessKey: st.S3.SecretKey, PathStyle: true})

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"net"
@@ -14,6 +15,33 @@ import (
 	"syscall"
 	"time"
 )
+
+var mapped []byte
+
+func mapFile(name, mb string) error {
+	n, err := strconv.Atoi(mb)
+	if err != nil {
+		return err
+	}
+	f, err := os.Create(name)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if _, err := f.Write(bytes.Repeat([]byte{1}, n<<20)); err != nil {
+		return err
+	}
+	if err := f.Sync(); err != nil {
+		return err
+	}
+	if mapped, err = syscall.Mmap(int(f.Fd()), 0, n<<20, syscall.PROT_READ, syscall.MAP_PRIVATE); err != nil {
+		return err
+	}
+	if c := bytes.Count(mapped, []byte{1}); c != n<<20 {
+		return fmt.Errorf("the file has %d bytes", c)
+	}
+	return nil
+}
 
 func main() {
 	state := os.Getenv("SANDBOX_STATE")
@@ -57,6 +85,11 @@ func main() {
 		}
 	})
 	http.HandleFunc("/pid", func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, os.Getpid(), " ", os.Getuid()) })
+	http.HandleFunc("/map", func(w http.ResponseWriter, r *http.Request) { // so many MB of a file, read into memory
+		if err := mapFile(filepath.Join(os.Getenv("NOMAD_TASK_DIR"), "mapped"), r.FormValue("mb")); err != nil {
+			http.Error(w, err.Error(), 500)
+		}
+	})
 	http.HandleFunc("/exit", func(w http.ResponseWriter, r *http.Request) { os.Exit(7) })
 	http.HandleFunc("/connect", func(w http.ResponseWriter, r *http.Request) {
 		c, err := net.DialTimeout("tcp", r.FormValue("to"), time.Second)
