@@ -1,7 +1,7 @@
 // Command freeze measures what a frozen sandbox costs and how soon it answers again:
 // the memory of the real gateway while it runs, frozen, and frozen and pushed out of
 // RAM, without swap and with a swap file that it makes, and beside each how long
-// /healthz takes to answer after Nomad's SIGCONT. `make bench` runs it and writes
+// the first request at the router waits for its answer's first byte. `make bench` runs it and writes
 // the table into docs/benchmarks.md. It needs root on Linux.
 package main
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -39,13 +40,12 @@ type memory struct{ ram, swap int64 }
 // figures of one freeze.
 type figures struct {
 	running, frozen memory
-	thaw            time.Duration // from the order to thaw to the first byte of /healthz
+	thaw            time.Duration // from a request at the router to the first byte of its answer
 }
 
 type bench struct {
 	stack *devcluster.Stack
 	alloc *api.Allocation
-	addr  string // of the gateway itself
 }
 
 // prepare wakes a sandbox, and has it used once.
@@ -57,8 +57,7 @@ func prepare(ctx context.Context, stack *devcluster.Stack) (*bench, error) {
 	if err != nil {
 		return nil, err
 	}
-	_, port, _ := net.SplitHostPort(stack.Routers[0])
-	req.Host = user + ".localhost:" + port
+	req.Host = host(stack)
 	req.Header.Set("Content-Type", "application/json")
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
@@ -72,9 +71,7 @@ func prepare(ctx context.Context, stack *devcluster.Stack) (*bench, error) {
 	if err != nil || len(entries) != 1 {
 		return nil, fmt.Errorf("%d gateways in Consul: %v", len(entries), err)
 	}
-	s := entries[0].Service
-	b.addr = net.JoinHostPort(s.Address, strconv.Itoa(s.Port))
-	b.alloc, _, err = stack.Nomad.Client().Allocations().Info(s.Meta["generation"], (&api.QueryOptions{}).WithContext(ctx))
+	b.alloc, _, err = stack.Nomad.Client().Allocations().Info(entries[0].Service.Meta["generation"], (&api.QueryOptions{}).WithContext(ctx))
 	return b, err
 }
 
@@ -107,16 +104,11 @@ func (b *bench) freeze(ctx context.Context, push bool) (f figures, err error) {
 			return f, err
 		}
 	}
+	if err := b.frozen(ctx); err != nil { // the router has heard of it
+		return f, err
+	}
 	begin := time.Now()
-	if err := b.signal(ctx, "SIGCONT"); err != nil {
-		return f, err
-	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+b.addr+"/healthz", nil)
-	if err != nil {
-		return f, err
-	}
-	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
-	resp, err := client.Do(req)
+	resp, err := b.ask(ctx, "/healthz")
 	if err != nil {
 		return f, err
 	}
@@ -126,6 +118,44 @@ func (b *bench) freeze(ctx context.Context, push bool) (f figures, err error) {
 		return f, fmt.Errorf("/healthz: %s", resp.Status)
 	}
 	return f, nil
+}
+
+// ask sends a request for the sandbox to the router.
+func (b *bench) ask(ctx context.Context, path string) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+b.stack.Routers[0]+path, nil)
+	if err != nil {
+		return nil, err
+	}
+	req.Host = host(b.stack)
+	return http.DefaultClient.Do(req)
+}
+
+func host(stack *devcluster.Stack) string {
+	_, port, _ := net.SplitHostPort(stack.Routers[0])
+	return user + ".localhost:" + port
+}
+
+// frozen waits until the router says that the sandbox is.
+func (b *bench) frozen(ctx context.Context) error {
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		resp, err := b.ask(ctx, "/api/status")
+		if err != nil {
+			return err
+		}
+		var is struct{ Status string }
+		err = json.NewDecoder(resp.Body).Decode(&is)
+		resp.Body.Close()
+		if err != nil || is.Status == "frozen" {
+			return err
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return fmt.Errorf("the router says %q of the frozen sandbox: %w", is.Status, ctx.Err())
+		}
+	}
 }
 
 func (b *bench) signal(ctx context.Context, name string) error {
@@ -199,7 +229,7 @@ func (b *bench) memory() (m memory, err error) {
 func render(rows map[string][]figures, rounds int) string {
 	var w strings.Builder
 	fmt.Fprintf(&w, "%s. One gateway after its first chat, alone on the node; medians of %d.\n\n", table.Machine(), rounds)
-	fmt.Fprintln(&w, "| | running, MB | **frozen, MB in RAM** | MB in swap | **thaw to first byte of `/healthz`, ms** | min – max |")
+	fmt.Fprintln(&w, "| | running, MB | **frozen, MB in RAM** | MB in swap | **first request at the router to first byte, ms** | min – max |")
 	fmt.Fprintln(&w, "|---|---|---|---|---|---|")
 	for _, name := range []string{"frozen", "frozen, pushed out, no swap", "frozen, pushed out to swap"} {
 		m := func(of func(figures) int64) int64 {
