@@ -53,6 +53,14 @@ func parts(ctx context.Context, consul *devcluster.Consul) ([]part, error) {
 	}
 	px := proxy.New(proxy.Config{ForwardedClient: "192.0.2.1", Scheme: "http"}, slog.New(slog.DiscardHandler))
 	defer px.Close()
+	cookie, err := byCookie()
+	if err != nil {
+		return nil, err
+	}
+	verified, err := byJWT(ctx)
+	if err != nil {
+		return nil, err
+	}
 	var failed error
 	h := http.Header{}
 	var all []part
@@ -65,6 +73,8 @@ func parts(ctx context.Context, consul *devcluster.Consul) ([]part, error) {
 			_, err := method.Identify(req)
 			return err
 		}},
+		{partCookie, cookie},
+		{partJWT, verified},
 		{"the route (catalog)", func() error {
 			if _, ok := cat.Lookup(sandbox.User(user)); !ok {
 				return errors.New("the catalog has lost the route")

@@ -84,6 +84,11 @@ func (b *bench) goals(w *strings.Builder) {
 			goal(fmt.Sprintf("%s: at most %.2f times the CPU of %s", g.row, g.limit, g.peer), got, g.limit, "")
 		}
 	}
+	for _, p := range b.parts {
+		if limit, ok := map[string]float64{partCookie: 5, partJWT: 20}[p.name]; ok {
+			goal(p.name, float64(p.took)/float64(time.Microsecond), limit, " µs")
+		}
+	}
 	goal("a stream's first byte less than 0.2 ms later", float64(table.Median(b.added["ours"]))/float64(time.Millisecond), 0.2, " ms")
 	i := b.idle["ours"]
 	goal("an idle WebSocket in at most 2 KiB", i.memory/1024, 2, " KiB")
