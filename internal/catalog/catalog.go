@@ -73,9 +73,10 @@ const (
 	callTimeout = 5 * time.Second
 	// idlePause is the least time between two answers that teach nothing new.
 	idlePause = 200 * time.Millisecond
-	// settle is the least time between two queries of one shard: a change of a node
-	// is many changes in a burst.
-	settle = 20 * time.Millisecond
+	// settle is the least time between two queries of one shard once maxQuick came
+	// closer to each other: a change of a node is many changes in a burst.
+	settle   = 20 * time.Millisecond
+	maxQuick = 2
 	// warnEvery spaces what is logged of an outage, which every shard notices.
 	warnEvery = 10 * time.Second
 )

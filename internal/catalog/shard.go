@@ -228,6 +228,7 @@ func (s *shard) query(q *consul.QueryOptions) (entries []entry, meta *consul.Que
 func (s *shard) run(ctx context.Context) {
 	c := s.catalog.config
 	var index uint64
+	burst := 0 // how many answers in a row came within settle
 	backoff := c.MinBackoff
 	for ctx.Err() == nil {
 		asked := time.Now()
@@ -252,7 +253,13 @@ func (s *shard) run(ctx context.Context) {
 		// The rules of Consul's blocking queries: an index that went back, or is
 		// zero, starts over.
 		reset := meta.LastIndex < index
+		// Two changes one after the other are two answers; a node's are a burst.
 		pause := settle - time.Since(asked)
+		if burst++; pause <= 0 {
+			burst = 0
+		} else if burst <= maxQuick {
+			pause = 0
+		}
 		if reset || meta.LastIndex == 0 {
 			index = 0
 			pause = idlePause // without an index the next query does not block
