@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"log/slog"
 	"net/http"
+	"strings"
 
 	consul "github.com/hashicorp/consul/api"
 
@@ -50,6 +51,21 @@ func (w *watcher) socket(user string, open bool) {
 // waits tells whether somebody waits for an answer of the user's gateway.
 func (w *watcher) waits(u sandbox.User) bool { return w.Mark(u).Waiting > 0 }
 
+// ours are the gateways of the routers' own job: the same name in Consul may have
+// those of others, whose users do not come here.
+type ours struct {
+	*catalog.Catalog
+	children string // what the ids of the job's children begin with
+}
+
+func (o ours) Running(yield func(catalog.Instance, catalog.State) bool) {
+	for i, s := range o.Catalog.Running {
+		if strings.HasPrefix(i.Job, o.children) && !yield(i, s) {
+			return
+		}
+	}
+}
+
 // keeper is the launcher as the reaper wants it.
 type keeper struct{ *launch.Launcher }
 
@@ -64,14 +80,14 @@ type idlers struct {
 
 func newIdlers(c config.Config, cc *consul.Client, w *watcher, px *proxy.Proxy, m *metrics, log *slog.Logger) idlers {
 	told := activity.DefaultConfig()
-	told.Name, told.Period = rand.Text(), c.Idle.Period
+	told.Name, told.Period, told.Prefix = rand.Text(), c.Idle.Period, c.Job+"/activity/"
 	board := activity.NewBoard(told, cc, w.Tracker, log)
 	reaps := idle.DefaultConfig()
 	reaps.Policy = idle.Policy{FreezeAfter: c.Idle.FreezeAfter, StopAfter: c.Idle.StopAfter}
-	reaps.WakeAhead, reaps.Every = c.Idle.WakeAhead, c.Idle.Period
+	reaps.WakeAhead, reaps.Every, reaps.Job = c.Idle.WakeAhead, c.Idle.Period, c.Job
 	ask := idle.Gateways{Domain: c.Domain, Identify: func(h http.Header, in *http.Request, user string) { px.SetIdentity(h, in, user) }, Dial: px.Dial}
-	reaper := idle.New(reaps, cc, board, w.catalog, keeper{w.launcher}, ask, log, m.reaped)
-	return idlers{board: board, reaper: reaper, books: idle.NewBooks(reaps.Policy, cc, board)}
+	reaper := idle.New(reaps, cc, board, ours{w.catalog, c.Job + "/"}, keeper{w.launcher}, ask, log, m.reaped)
+	return idlers{board: board, reaper: reaper, books: idle.NewBooks(c.Job, reaps.Policy, cc, board)}
 }
 
 // run follows ctx; the board tells the others at the end that its clients are gone.

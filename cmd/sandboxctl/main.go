@@ -15,7 +15,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"openclaw-sandbox/internal/apitoken"
-	"openclaw-sandbox/internal/idle"
 	"openclaw-sandbox/internal/objstore"
 	"openclaw-sandbox/internal/sandbox"
 	"openclaw-sandbox/internal/snapshot"
@@ -98,7 +97,7 @@ func explain(err error) string {
 		objstore.ErrNotFound:    "`sandboxctl users` lists who has state",
 		objstore.ErrDenied:      "check the credentials and the bucket's name",
 		objstore.ErrUnreachable: "check --endpoint and the network",
-		errConsul:               "check CONSUL_HTTP_ADDR, and that CONSUL_HTTP_TOKEN has key:write on " + idle.PolicyPrefix,
+		errConsul:               "check CONSUL_HTTP_ADDR, and that CONSUL_HTTP_TOKEN has key:write on JOB/policy/",
 		apitoken.ErrUnknown:     "`sandboxctl token list` lists them",
 		apitoken.ErrConsul:      "check CONSUL_HTTP_ADDR, and that CONSUL_HTTP_TOKEN has key:write on the prefix",
 	} {

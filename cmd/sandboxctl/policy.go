@@ -17,18 +17,20 @@ import (
 // policy needs Consul, and no store.
 func (t *tool) policy() *cobra.Command {
 	var p idle.Policies
+	var job string
 	cmd := &cobra.Command{Use: "policy", Short: "Say for a user when an idle sandbox is frozen and stopped",
 		Long: `Say for a user when an idle sandbox is frozen and stopped, in place of what the
 routers' config says for everybody. It lies in Consul, and counts within seconds:
 CONSUL_HTTP_ADDR, CONSUL_HTTP_TOKEN and their TLS siblings say where; the right is
-key:write on ` + idle.PolicyPrefix + `. No store is needed.`,
+key:write on openclaw/policy/. No store is needed.`,
 		PersistentPreRunE: func(*cobra.Command, []string) error {
 			c, err := consul.NewClient(consul.DefaultConfig())
 			if err == nil {
-				p = idle.NewPolicies(c)
+				p = idle.NewPolicies(c, job)
 			}
 			return err
 		}}
+	cmd.PersistentFlags().StringVar(&job, "job", idle.DefaultConfig().Job, "the parameterized job, as in the routers' config")
 	cmd.AddCommand(t.policySet(&p), t.policyList(&p), t.policyUnset(&p))
 	return cmd
 }

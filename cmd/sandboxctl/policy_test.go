@@ -27,7 +27,7 @@ func TestPolicies(t *testing.T) {
 	base := idle.Policy{FreezeAfter: time.Minute, StopAfter: time.Hour}
 	counts := func(u sandbox.User, want idle.Policy) {
 		t.Helper()
-		o, err := idle.NewPolicies(c.Client()).Of(ctx, u)
+		o, err := idle.NewPolicies(c.Client(), "openclaw").Of(ctx, u)
 		if err != nil || base.With(o) != want {
 			t.Errorf("%s: %+v, %v; want %+v", u, base.With(o), err, want)
 		}
@@ -54,7 +54,7 @@ func TestPolicies(t *testing.T) {
 			t.Errorf("policy %s was taken: %s", args, out)
 		}
 	}
-	if _, err := c.Client().KV().Put(&consul.KVPair{Key: idle.PolicyPrefix + "dora", Value: []byte("{")}, nil); err != nil {
+	if _, err := c.Client().KV().Put(&consul.KVPair{Key: idle.PolicyPrefix("openclaw") + "dora", Value: []byte("{")}, nil); err != nil {
 		t.Fatal(err)
 	}
 	if out, err := ctl(t, "", "policy", "list"); err != nil || !strings.Contains(out, "dora") || !strings.Contains(out, "always on") {

@@ -19,7 +19,7 @@ import (
 
 // Config are a board's settings.
 type Config struct {
-	// Prefix is where routers write in Consul's KV.
+	// Prefix is where the routers of one job write in Consul's KV.
 	Prefix string
 	// Name is this router's, unlike that of any other that lives or has lived.
 	Name string

@@ -34,10 +34,10 @@ type Books struct {
 	overrides Policies
 }
 
-// NewBooks returns the books of a Consul, for users with policy unless it has
+// NewBooks returns the books of a job in a Consul, for users with policy unless it has
 // another for them.
-func NewBooks(p Policy, c *consul.Client, b *activity.Board) Books {
-	return Books{policy: p, board: b, ledger: NewLedger(c), overrides: NewPolicies(c)}
+func NewBooks(job string, p Policy, c *consul.Client, b *activity.Board) Books {
+	return Books{policy: p, board: b, ledger: NewLedger(c, job), overrides: NewPolicies(c, job)}
 }
 
 // Account asks Consul about a user's sandbox, and returns an error if it does not tell all.

@@ -12,9 +12,9 @@ import (
 	"openclaw-sandbox/internal/sandbox"
 )
 
-// LedgerPrefix is where it is written in Consul's KV what was done with sandboxes,
-// and when they are to be woken: one key a user.
-const LedgerPrefix = "openclaw/idle/"
+// LedgerPrefix is where it is written in Consul's KV what was done with the sandboxes
+// of a parameterized job, and when they are to be woken: one key a user.
+func LedgerPrefix(job string) string { return job + "/idle/" }
 
 // Entry is what was done last with a user's sandbox.
 type Entry struct {
@@ -27,10 +27,13 @@ type Entry struct {
 }
 
 // Ledger is what was done with sandboxes. Its methods may be called from anywhere.
-type Ledger struct{ kv *consul.KV }
+type Ledger struct {
+	kv     *consul.KV
+	prefix string
+}
 
-// NewLedger returns the ledger in a Consul's KV.
-func NewLedger(c *consul.Client) Ledger { return Ledger{c.KV()} }
+// NewLedger returns the ledger of a job in a Consul's KV.
+func NewLedger(c *consul.Client, job string) Ledger { return Ledger{c.KV(), LedgerPrefix(job)} }
 
 // callTimeout bounds one call of Consul.
 const callTimeout = 5 * time.Second
@@ -39,7 +42,7 @@ const callTimeout = 5 * time.Second
 func (l Ledger) Of(ctx context.Context, u sandbox.User) (e Entry, ok bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	p, _, err := l.kv.Get(LedgerPrefix+string(u), (&consul.QueryOptions{}).WithContext(ctx))
+	p, _, err := l.kv.Get(l.prefix+string(u), (&consul.QueryOptions{}).WithContext(ctx))
 	if err != nil || p == nil {
 		return e, false, err
 	}
@@ -49,7 +52,7 @@ func (l Ledger) Of(ctx context.Context, u sandbox.User) (e Entry, ok bool, err e
 // all returns every entry.
 func (l Ledger) all(ctx context.Context) (map[sandbox.User]Entry, error) {
 	out := map[sandbox.User]Entry{}
-	return out, each(ctx, l.kv, LedgerPrefix, func(u sandbox.User, text []byte) {
+	return out, each(ctx, l.kv, l.prefix, func(u sandbox.User, text []byte) {
 		var e Entry
 		if json.Unmarshal(text, &e) == nil { // what somebody broke is what was not written
 			out[u] = e
@@ -62,7 +65,7 @@ func (l Ledger) write(ctx context.Context, u sandbox.User, e Entry) error {
 	if err != nil {
 		return err
 	}
-	return put(ctx, l.kv, LedgerPrefix+string(u), text)
+	return put(ctx, l.kv, l.prefix+string(u), text)
 }
 
 func put(ctx context.Context, kv *consul.KV, key string, value []byte) error {

@@ -104,7 +104,7 @@ func TestNothingIsDone(t *testing.T) {
 			m.kv.set("openclaw/activity/beat/you", "1", "s")
 			idleAlice(m)
 		},
-		"for one who is always on": func(m *term) { m.kv.set(PolicyPrefix+"alice", `{"always_on":true}`, ""); idleAlice(m) },
+		"for one who is always on": func(m *term) { m.kv.set(PolicyPrefix("openclaw")+"alice", `{"always_on":true}`, ""); idleAlice(m) },
 		"when a job is due soon":   func(m *term) { idleAlice(m); m.rest.Due = time.Now().Add(50 * time.Second) },
 		"once":                     func(m *term) { idleAlice(m); m.mute = true },
 	} {
@@ -142,7 +142,7 @@ func TestSilentRouterThatGoes(t *testing.T) {
 func TestGatewayThatDoesNotSay(t *testing.T) {
 	simulate(t, func(m *term) {
 		m.mute = true
-		m.kv.set(PolicyPrefix+"alice", `{"freeze_after":"0s"}`, "")
+		m.kv.set(PolicyPrefix("openclaw")+"alice", `{"freeze_after":"0s"}`, "")
 		m.runs("alice", catalog.Serving)
 		m.pass(31 * time.Minute)
 		m.want("")
@@ -161,7 +161,7 @@ func TestFrozenInUse(t *testing.T) {
 	}
 	simulate(t, func(m *term) {
 		// Of a freeze before this office, Consul's check is all that shows.
-		m.kv.set(LedgerPrefix+"alice", string(frozen), "")
+		m.kv.set(LedgerPrefix("openclaw")+"alice", string(frozen), "")
 		m.runs("alice", catalog.Critical)
 		m.looks()
 		m.looks()
@@ -184,8 +184,8 @@ func TestFrozenInUse(t *testing.T) {
 
 func TestAlwaysOn(t *testing.T) {
 	simulate(t, func(m *term) {
-		m.kv.set(PolicyPrefix+"alice", `{"always_on":true}`, "")
-		m.kv.set(PolicyPrefix+"bob", `{"always_on":`, "") // nobody can read it
+		m.kv.set(PolicyPrefix("openclaw")+"alice", `{"always_on":true}`, "")
+		m.kv.set(PolicyPrefix("openclaw")+"bob", `{"always_on":`, "") // nobody can read it
 		m.looks()
 		synctest.Wait()
 		m.want("wake alice")
@@ -199,7 +199,7 @@ func TestMissedJob(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		m.kv.set(LedgerPrefix+"alice", string(missed), "")
+		m.kv.set(LedgerPrefix("openclaw")+"alice", string(missed), "")
 		m.looks()
 		synctest.Wait()
 		m.want("wake alice")

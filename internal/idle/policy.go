@@ -35,8 +35,9 @@ type Override struct {
 	Comment     string    `json:"comment,omitempty"`
 }
 
-// PolicyPrefix is where overrides lie in Consul's KV, one key a user.
-const PolicyPrefix = "openclaw/policy/"
+// PolicyPrefix is where the overrides of a parameterized job's users lie in Consul's
+// KV, one key a user.
+func PolicyPrefix(job string) string { return job + "/policy/" }
 
 // Duration is a time.Duration as text in JSON, such as "90m"; "0s" is never.
 type Duration time.Duration
@@ -76,15 +77,20 @@ func (p Policy) With(o Override) Policy {
 
 // Policies are the users' overrides in a Consul's KV. Routers look at them once a
 // period.
-type Policies struct{ kv *consul.KV }
+type Policies struct {
+	kv     *consul.KV
+	prefix string
+}
 
-// NewPolicies returns the policies in a Consul's KV.
-func NewPolicies(c *consul.Client) Policies { return Policies{c.KV()} }
+// NewPolicies returns the policies of a job's users in a Consul's KV.
+func NewPolicies(c *consul.Client, job string) Policies {
+	return Policies{c.KV(), PolicyPrefix(job)}
+}
 
 // All returns every override. What can not be read is left out, and told to bad.
 func (p Policies) All(ctx context.Context, bad func(u sandbox.User, err error)) (map[sandbox.User]Override, error) {
 	out := map[sandbox.User]Override{}
-	return out, each(ctx, p.kv, PolicyPrefix, func(u sandbox.User, text []byte) {
+	return out, each(ctx, p.kv, p.prefix, func(u sandbox.User, text []byte) {
 		o, err := ParseOverride(text)
 		if err != nil {
 			bad(u, err)
@@ -98,7 +104,7 @@ func (p Policies) All(ctx context.Context, bad func(u sandbox.User, err error)) 
 func (p Policies) Of(ctx context.Context, u sandbox.User) (o Override, err error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	pair, _, err := p.kv.Get(PolicyPrefix+string(u), (&consul.QueryOptions{}).WithContext(ctx))
+	pair, _, err := p.kv.Get(p.prefix+string(u), (&consul.QueryOptions{}).WithContext(ctx))
 	if err != nil || pair == nil {
 		return o, err
 	}
@@ -111,13 +117,13 @@ func (p Policies) Set(ctx context.Context, u sandbox.User, o Override) error {
 	if err != nil {
 		return err
 	}
-	return put(ctx, p.kv, PolicyPrefix+string(u), text)
+	return put(ctx, p.kv, p.prefix+string(u), text)
 }
 
 // Unset takes the user's override away.
 func (p Policies) Unset(ctx context.Context, u sandbox.User) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	_, err := p.kv.Delete(PolicyPrefix+string(u), (&consul.WriteOptions{}).WithContext(ctx))
+	_, err := p.kv.Delete(p.prefix+string(u), (&consul.WriteOptions{}).WithContext(ctx))
 	return err
 }

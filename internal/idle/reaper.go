@@ -23,16 +23,17 @@ type Config struct {
 	WakeAhead time.Duration
 	// Every is how often the reaper looks.
 	Every time.Duration
-	// LockKey is the lock in Consul's KV that the reaper holds, and LockTTL how long it
-	// may be silent before another takes over; 10 s or more.
-	LockKey string
+	// Job is the parameterized job whose sandboxes are looked after. What routers write
+	// about them lies below its name in Consul's KV.
+	Job string
+	// LockTTL is how long a reaper may be silent before another takes over; 10 s or more.
 	LockTTL time.Duration
 }
 
 // DefaultConfig are the settings that a deployment rarely changes.
 func DefaultConfig() Config {
 	return Config{Policy: Policy{FreezeAfter: 5 * time.Minute, StopAfter: 30 * time.Minute}, WakeAhead: 30 * time.Second,
-		Every: 10 * time.Second, LockKey: "openclaw/reaper", LockTTL: 15 * time.Second}
+		Every: 10 * time.Second, Job: "openclaw", LockTTL: 15 * time.Second}
 }
 
 // Sandboxes are those that run.
@@ -90,7 +91,7 @@ func New(c Config, cc *consul.Client, a Clients, s Sandboxes, k Keeper, p Prober
 	if observe == nil {
 		observe = func(Act) {}
 	}
-	return &Reaper{config: c, consul: cc, clients: a, sandboxes: s, keeper: k, prober: p, ledger: NewLedger(cc), overrides: NewPolicies(cc), log: log, observe: observe}
+	return &Reaper{config: c, consul: cc, clients: a, sandboxes: s, keeper: k, prober: p, ledger: NewLedger(cc, c.Job), overrides: NewPolicies(cc, c.Job), log: log, observe: observe}
 }
 
 // Holds reports whether this router is the reaper now.
@@ -112,7 +113,7 @@ func (r *Reaper) Run(ctx context.Context) error {
 
 // hold reaps for as long as it has the lock.
 func (r *Reaper) hold(ctx context.Context) error {
-	lock, err := r.consul.LockOpts(&consul.LockOptions{Key: r.config.LockKey, SessionName: "openclaw reaper", SessionTTL: r.config.LockTTL.String(),
+	lock, err := r.consul.LockOpts(&consul.LockOptions{Key: r.config.Job + "/reaper", SessionName: "openclaw reaper", SessionTTL: r.config.LockTTL.String(),
 		MonitorRetries: 2, MonitorRetryTime: time.Second})
 	if err != nil {
 		return err

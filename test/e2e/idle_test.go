@@ -24,7 +24,7 @@ func (s *stack) policy(t *testing.T, user, policy string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := idle.NewPolicies(s.Consul.Client())
+	p := idle.NewPolicies(s.Consul.Client(), "openclaw")
 	if err := p.Set(t.Context(), sandbox.User(user), o); err != nil {
 		t.Fatal(err)
 	}
