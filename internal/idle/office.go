@@ -2,8 +2,6 @@ package idle
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"maps"
 	"sync"
 	"time"
@@ -179,106 +177,4 @@ func (o *office) absent(running map[sandbox.User]bool, overrides map[sandbox.Use
 			o.keeper.Wake(u)
 		}
 	}
-}
-
-// act freezes or stops a sandbox, unless its gateway is busy, and returns for how
-// long it is to be left alone after that did not happen.
-func (o *office) act(ctx context.Context, i catalog.Instance, d Decision, was Entry, asleep bool, view activity.View) (retry time.Duration) {
-	ctx, cancel := context.WithTimeout(ctx, actTimeout)
-	defer cancel()
-	u := i.User
-	e := Entry{Act: d.Act, Why: d.Why, At: time.Now().UTC(), Generation: i.Generation, Due: was.Due}
-	rest := Rest{End: func(bool) {}}
-	if !asleep {
-		var err error
-		rest, err = o.prober.Probe(ctx, i)
-		switch {
-		case err != nil:
-			if o.failed(u) < maxFails || d.Act == Freeze {
-				o.log.Warn("a gateway does not say whether it is busy", "user", u, "error", err)
-				return failRetry
-			}
-			rest.End = func(bool) {}
-			e.Why += "; its gateway does not say whether it is busy: " + err.Error()
-		case rest.Busy != "":
-			rest.End(true)
-			e.Act, e.Why, e.Due = Keep, "busy: "+rest.Busy, time.Time{}
-			if was.Act != Keep || was.Generation != i.Generation {
-				o.log.Info("idle", "act", Keep, "user", u, "why", e.Why, "generation", i.Generation)
-				o.note(ctx, u, e)
-			}
-			return max(rest.RetryAfter, busyRetry)
-		case due(Entry{Due: rest.Due}, e.At, 2*o.config.WakeAhead):
-			rest.End(true) // it would have to be woken at once
-			return busyRetry
-		default:
-			e.Due = rest.Due
-		}
-	}
-	ended := false
-	defer func() {
-		if !ended {
-			rest.End(true)
-		}
-	}()
-	used := func() bool {
-		m := view.Own(u)
-		return m.Working > 0 || !m.Last.Before(view.Until)
-	}
-	if used() {
-		return 0
-	}
-	// First the word, then the deed: a reaper that dies in between has told at least
-	// when to wake it.
-	if err := o.note(ctx, u, e); err != nil {
-		o.log.Warn("an idle sandbox is left running", "user", u, "error", err)
-		return failRetry
-	}
-	var err error
-	if d.Act == Stop {
-		err = o.keeper.Stop(ctx, i)
-	} else {
-		// A frozen gateway could not end its rest in time.
-		rest.End(true)
-		ended = true
-		err = o.keeper.Freeze(ctx, i)
-	}
-	if err != nil {
-		o.log.Warn("an idle sandbox is left running", "user", u, "error", err)
-		return failRetry
-	}
-	if d.Act == Stop {
-		rest.End(false)
-		ended = true
-	}
-	o.log.Info("idle", "act", d.Act, "user", u, "why", e.Why, "generation", i.Generation, "due", e.Due)
-	o.observe(d.Act)
-	o.mu.Lock()
-	if d.Act == Freeze {
-		o.froze[u] = time.Now()
-	}
-	o.mu.Unlock()
-	if d.Act == Freeze && used() {
-		o.keeper.Wake(u) // somebody came in between
-	}
-	return busyRetry // until the catalog has seen it
-}
-
-// failed counts a gateway that did not say.
-func (o *office) failed(u sandbox.User) int {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.fails[u]++
-	return o.fails[u]
-}
-
-// note writes down what is done.
-func (o *office) note(ctx context.Context, u sandbox.User, e Entry) error {
-	if err := o.ledger.write(ctx, u, e); err != nil {
-		return errors.Join(fmt.Errorf("nothing is done that is not written down"), err)
-	}
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.entries[u] = e
-	return nil
 }
