@@ -140,7 +140,7 @@ func (t *tool) importer() *cobra.Command {
 			if len(args) == 2 {
 				err = unpack(cmd.Context(), args[1], dir, o)
 			} else {
-				_, err = archive.FromPrefix(cmd.Context(), t.store, prefix, dir, o.MaxBytes, o.MaxFiles)
+				_, err = archive.FromPrefix(cmd.Context(), t.store, prefix, dir, o.MaxBytes, o.MaxFiles, nil)
 			}
 			if err != nil {
 				return err

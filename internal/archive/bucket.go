@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"strings"
@@ -19,35 +20,36 @@ var tars = []string{tarName, tarName + ".gz", tarName + ".zst"}
 
 // Found looks below a prefix for a state that another program left there: an object
 // state.tar, state.tar.gz or state.tar.zst, or the folders that FromPrefix knows. It
-// returns the key or the prefix that FromStore wants, "" if there is nothing, or the
-// store's error. Nothing but the listing is read.
-func Found(ctx context.Context, st objstore.Store, prefix string) (string, error) {
+// returns the key or the prefix that FromStore wants, "" if there is nothing, and how
+// many bytes lie there, or the store's error. Nothing but the listing is read.
+func Found(ctx context.Context, st objstore.Store, prefix string) (found string, size int64, err error) {
 	prefix = strings.TrimSuffix(prefix, "/") + "/"
-	found := ""
 	for info, err := range st.List(ctx, prefix) {
 		if err != nil {
-			return "", err
+			return "", 0, err
 		}
 		name := strings.TrimPrefix(info.Key, prefix)
 		for _, t := range tars {
 			if name == t {
-				return info.Key, nil // a whole state counts more than parts of one
+				return info.Key, info.Size, nil // a whole state counts more than parts of one
 			}
 		}
 		for _, l := range layout {
 			if strings.HasPrefix(name, l.from) && !strings.HasSuffix(name, "/") {
 				found = prefix
+				size += info.Size
 			}
 		}
 	}
-	return found, nil
+	return found, size, nil
 }
 
-// FromStore writes what Found has found into dir, which should be empty. It returns
-// ErrHostile, ErrTooLarge, or the store's error.
-func FromStore(ctx context.Context, st objstore.Store, found string, dir *os.Root, maxBytes, maxPaths int64) error {
+// FromStore writes what Found has found into dir, which should be empty. read is told
+// of bytes that were read; it may be nil. It returns ErrHostile, ErrTooLarge, or the
+// store's error.
+func FromStore(ctx context.Context, st objstore.Store, found string, dir *os.Root, maxBytes, maxPaths int64, read func(n int64)) error {
 	if strings.HasSuffix(found, "/") {
-		_, err := FromPrefix(ctx, st, found, dir, maxBytes, maxPaths)
+		_, err := FromPrefix(ctx, st, found, dir, maxBytes, maxPaths, read)
 		return err
 	}
 	body, _, err := st.Get(ctx, found)
@@ -58,7 +60,7 @@ func FromStore(ctx context.Context, st objstore.Store, found string, dir *os.Roo
 		return err
 	}
 	defer body.Close()
-	r, err := Decompress(found, body)
+	r, err := Decompress(found, counted{body, read})
 	if err != nil {
 		return fmt.Errorf("%s: %w", found, err)
 	}
@@ -67,4 +69,18 @@ func FromStore(ctx context.Context, st objstore.Store, found string, dir *os.Roo
 		return fmt.Errorf("%s: %w", found, err)
 	}
 	return nil
+}
+
+// counted tells how much was read.
+type counted struct {
+	io.Reader
+	read func(n int64)
+}
+
+func (c counted) Read(p []byte) (int, error) {
+	n, err := c.Reader.Read(p)
+	if c.read != nil {
+		c.read(int64(n))
+	}
+	return n, err
 }

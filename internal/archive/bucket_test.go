@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"openclaw-sandbox/internal/archive"
@@ -63,7 +64,7 @@ func TestFound(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			found, err := archive.Found(t.Context(), st, "users/alice")
+			found, size, err := archive.Found(t.Context(), st, "users/alice")
 			if err != nil || (found != "") != (c.want != "") {
 				t.Fatalf("found %q, %v", found, err)
 			}
@@ -71,8 +72,13 @@ func TestFound(t *testing.T) {
 				return
 			}
 			to, dir := root(t)
-			if err := archive.FromStore(t.Context(), st, found, to, 1<<20, 100); err != nil {
+			read := int64(0)
+			if err := archive.FromStore(t.Context(), st, found, to, 1<<20, 100, func(n int64) { read += n }); err != nil {
 				t.Fatal(err)
+			}
+			// Of a prefix, what another folder has already is not read.
+			if read == 0 || read > size || strings.HasSuffix(found, ".tar") && read != size {
+				t.Errorf("told of %d bytes that were read, of %d", read, size)
 			}
 			if got, err := os.ReadFile(filepath.Join(dir, "openclaw", "f")); err != nil || string(got) != c.want {
 				t.Errorf("got %q, %v; want %q", got, err, c.want)

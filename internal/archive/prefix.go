@@ -22,9 +22,9 @@ var layout = []struct{ from, to string }{
 
 // FromPrefix writes the plain objects below a prefix into dir, each as a file,
 // where it belongs in a state. What is newer in the layout wins: openclaw/ over
-// clawdbot/. It returns how many files it wrote, ErrHostile, ErrTooLarge, or the
+// clawdbot/. read is told of bytes that were read; it may be nil. It returns how many files it wrote, ErrHostile, ErrTooLarge, or the
 // store's error; fs.ErrNotExist if the prefix has none of the known folders.
-func FromPrefix(ctx context.Context, st objstore.Store, prefix string, dir *os.Root, maxBytes, maxPaths int64) (int64, error) {
+func FromPrefix(ctx context.Context, st objstore.Store, prefix string, dir *os.Root, maxBytes, maxPaths int64, read func(n int64)) (int64, error) {
 	prefix = strings.Trim(prefix, "/")
 	if prefix != "" {
 		prefix += "/"
@@ -51,6 +51,9 @@ func FromPrefix(ctx context.Context, st objstore.Store, prefix string, dir *os.R
 			bytes += info.Size
 			if err := fetch(ctx, st, info, dir, name); err != nil {
 				return paths, fmt.Errorf("%.200q: %w", info.Key, err)
+			}
+			if read != nil {
+				read(info.Size)
 			}
 		}
 	}

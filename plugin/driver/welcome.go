@@ -23,7 +23,7 @@ func (t *task) welcome(ctx context.Context) error {
 	if from == "" || from == t.user {
 		return nil
 	}
-	_, err := snapshot.Fork(ctx, t.d.store, from, 0, t.user, t.d.settings.snapshot.Keys, nil)
+	_, err := snapshot.Fork(ctx, t.d.store, from, 0, t.user, t.d.settings.snapshot.Keys, t.d.restoreProgress(t.cfg))
 	switch {
 	case errors.Is(err, snapshot.ErrExists), errors.Is(err, snapshot.ErrFenced): // another start was quicker
 		return nil
@@ -43,7 +43,7 @@ func (t *task) welcome(ctx context.Context) error {
 func (t *task) takeOver() (bool, error) {
 	ctx, cancel := context.WithTimeout(t.d.ctx, t.d.settings.restore)
 	defer cancel()
-	found, err := archive.Found(ctx, t.d.store, "users/"+string(t.user))
+	found, size, err := archive.Found(ctx, t.d.store, "users/"+string(t.user))
 	if err != nil || found == "" {
 		return false, err
 	}
@@ -59,7 +59,9 @@ func (t *task) takeOver() (bool, error) {
 	}
 	defer dir.Close()
 	o := t.d.settings.snapshot
-	if err := archive.FromStore(ctx, t.d.store, found, dir, o.MaxBytes, o.MaxFiles); err != nil {
+	done, progress := int64(0), t.d.restoreProgress(t.cfg)
+	read := func(n int64) { done += n; progress(done, size) }
+	if err := archive.FromStore(ctx, t.d.store, found, dir, o.MaxBytes, o.MaxFiles, read); err != nil {
 		return false, fmt.Errorf("take over what lies at %s in the store: %w", found, err)
 	}
 	_, err = snapshot.Import(ctx, t.d.store, t.user, dir, o)
