@@ -54,5 +54,8 @@ func (s Sharing) Identify(r *http.Request) (Caller, error) {
 	return s.Shares.For(c), err
 }
 
+// Strip lets the method take out of a request what it would trust.
+func (s Sharing) Strip(r *http.Request) { Strip(s.Method, r) }
+
 // Ready asks the method.
 func (s Sharing) Ready() bool { return Ready(s.Method) }

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"openclaw-sandbox/internal/catalog"
+	"openclaw-sandbox/internal/identity"
 	"openclaw-sandbox/internal/proxy"
 	"openclaw-sandbox/internal/webhook"
 )
@@ -45,9 +46,7 @@ func (rt *Router) webhook(w http.ResponseWriter, r *http.Request, t target) bool
 		return true
 	}
 	rt.counted(webhook.Verified)
-	if s, ok := rt.identity.(interface{ Strip(*http.Request) }); ok {
-		s.Strip(r)
-	}
+	identity.Strip(rt.identity, r)
 	r.Header.Del("Cookie") // whoever sends webhooks has none
 	c := call{user: t.user, kind: kindAPI, hold: time.Until(until)}
 	defer rt.enter(c)()
