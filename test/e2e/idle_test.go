@@ -66,6 +66,7 @@ func (s *stack) background(t *testing.T, user string) *http.Response {
 // A sandbox that nobody uses is frozen, goes on at the next request as the same
 // process, is frozen again, then stopped, and started by the next request.
 func TestIdleSandboxSleeps(t *testing.T) {
+	t.Parallel() // it mostly waits
 	s := needStack(t)
 	const user = "iris"
 	s.policy(t, user, `{"freeze_after": "4s", "stop_after": "45s"}`)
@@ -149,6 +150,7 @@ func (s *stack) registered(t *testing.T, user string) *consul.AgentService {
 // A turn that takes longer than every idle time is not cut off, though its client
 // says nothing meanwhile; and not even if it has gone.
 func TestBusyAgentIsLeftAlone(t *testing.T) {
+	t.Parallel() // it mostly waits
 	s := needStack(t)
 	const user = "boris"
 	s.policy(t, user, `{"freeze_after": "3s", "stop_after": "5s"}`)
@@ -183,6 +185,7 @@ func TestBusyAgentIsLeftAlone(t *testing.T) {
 
 // The WebSocket that was open when its sandbox fell asleep goes on with the next message.
 func TestMessageWakesFrozenSandbox(t *testing.T) {
+	t.Parallel() // it mostly waits
 	s := needStack(t)
 	const user = "mona"
 	s.policy(t, user, `{"freeze_after": "0s"}`)
@@ -201,6 +204,7 @@ func TestMessageWakesFrozenSandbox(t *testing.T) {
 
 // A job that a user has scheduled runs on time though the sandbox is stopped.
 func TestScheduledJobWakesSandbox(t *testing.T) {
+	t.Parallel() // it mostly waits
 	s := needStack(t)
 	const user = "cora"
 	s.policy(t, user, `{"freeze_after": "0s", "stop_after": "4s"}`)
@@ -253,6 +257,7 @@ func TestScheduledJobWakesSandbox(t *testing.T) {
 // A forgotten tab of a real browser neither keeps its sandbox up nor wakes it; a
 // reload does.
 func TestForgottenTab(t *testing.T) {
+	t.Parallel() // it mostly waits
 	s := needStack(t)
 	const user = "tabea"
 	b := newBrowser(t)
