@@ -101,7 +101,7 @@ func TestWake(t *testing.T) {
 		if err := c.consul.Start(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		eventually(t, time.Minute, "passing gateways", func() bool { return c.passing(t) == n+1 })
+		c.allPass(t, n+1)
 	})
 	t.Run("Nomad restarts", func(t *testing.T) {
 		if err := c.nomad.Restart(t.Context()); err != nil {
@@ -110,7 +110,7 @@ func TestWake(t *testing.T) {
 		if s, _, err := ask(live[1], "after-restart", false); err != nil || s.User != "after-restart" {
 			t.Errorf("a wake after Nomad's restart: %+v, %v", s, err)
 		}
-		eventually(t, time.Minute, "passing gateways", func() bool { return c.passing(t) == n+2 })
+		c.allPass(t, n+2)
 	})
 	asked, failed := stop()
 	t.Logf("%d requests to running sandboxes meanwhile, %d failed", asked, failed)
@@ -202,7 +202,7 @@ func (c *cluster) inTheirShards(t *testing.T, n int) {
 	t.Helper()
 	conf := catalog.DefaultConfig()
 	conf.Shards = shards
-	eventually(t, registerLimit, "registration of all", func() bool { return c.passing(t) == n })
+	c.allPass(t, n)
 	for s := range shards {
 		for _, e := range c.entries(t, conf.Service+"-"+strconv.Itoa(s)) {
 			if want := conf.ServiceOf(sandbox.User(e.Service.Meta["user"])); e.Service.Service != want {
@@ -231,6 +231,17 @@ func (c *cluster) byHand(t *testing.T, live []*rig.Router) {
 	if err != nil || len(jobs) != 1 {
 		t.Errorf("%d children of %s, %v; want 1", len(jobs), user, err)
 	}
+}
+
+// allPass waits until so many gateways pass: Nomad registers them anew after its own
+// restart, and after Consul's.
+func (c *cluster) allPass(t *testing.T, want int) {
+	t.Helper()
+	begin, got := time.Now(), 0
+	defer func() {
+		t.Logf("%d of %d gateways pass in Consul after %s", got, want, time.Since(begin).Round(time.Millisecond))
+	}()
+	eventually(t, registerLimit, "registration of all", func() bool { got = c.passing(t); return got == want })
 }
 
 // passing is how many gateways pass, under all names with a number.
