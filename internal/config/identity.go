@@ -65,6 +65,9 @@ func (f *file) applyIdentity(c *Config, bad *problems) {
 		here := bad.in(b.Body, "identity", b.Kind)
 		b.apply(c, here)
 		b.foreign(here)
+		if b.Kind == "oidc" && f.Session == nil {
+			here.at("", "needs session { key_files = [\"FILE\"] }, with a key of `openssl rand -base64 32`")
+		}
 		for _, t := range b.Tokens {
 			role := string(identity.RoleUser)
 			set(&role, t.Role)
@@ -86,8 +89,7 @@ func (f *file) applySession(c *Config, bad *problems) {
 	l.Lifetime, l.Timeout, l.StartsPerMinute = 12*time.Hour, 10*time.Second, 20
 	b := f.Session
 	if b == nil {
-		bad.at("session", "identity \"oidc\" needs session { key_files = [\"FILE\"] }, with a key of `openssl rand -base64 32`")
-		return
+		return // reported
 	}
 	bad.duration("session.lifetime", &l.Lifetime, b.Lifetime, 1)
 	bad.duration("session.provider_timeout", &l.Timeout, b.ProviderTimeout, 1)

@@ -108,8 +108,13 @@ func merge(shape, values hcl.Diagnostics) hcl.Diagnostics {
 	return all
 }
 
-// start is where in the file a problem is, which always is somewhere.
-func start(d *hcl.Diagnostic) int { return d.Subject.Start.Byte }
+// start is where in the file a problem is.
+func start(d *hcl.Diagnostic) int {
+	if d.Subject == nil {
+		return 0
+	}
+	return d.Subject.Start.Byte
+}
 
 // Invalid is returned for a file with problems.
 type Invalid struct {
