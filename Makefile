@@ -4,6 +4,7 @@
 CACHE  ?= $(shell tools/install --where)
 ARGS   ?=
 ROUNDS ?= 5
+USERS  ?= 1000
 
 .PHONY: help
 help: ## say what the targets do
@@ -47,6 +48,11 @@ bench-router: ## measure the router beside nginx, haproxy, Caddy and others, lik
 soak: ## 10,000 idle and 200 busy WebSockets with churn, for some minutes, through one router
 	@tools/install
 	SOAK=full go test -count=1 -v -timeout 30m ./test/soak
+
+.PHONY: wake
+wake: ## USERS=1000 users who wake at once through three routers, with a router killed and Consul and Nomad restarted
+	@tools/install
+	WAKE_USERS=$(USERS) go test -count=1 -v -timeout 30m ./test/wake
 
 .PHONY: check
 check: ## formatting, vet, file sizes, config example

@@ -58,15 +58,34 @@ identity "token" {
 
 # Login at an OpenID Connect provider, JWTs, an authenticating proxy's header: see configuration.md.
 # identity "oidc" {
-#   issuer       = "https://dex.example.com"
-#   client_id    = "openclaw"
-#   email_domain = "example.com"
+#   issuer             = "https://dex.example.com"
+#   client_id          = "openclaw"
+#   client_secret_file = "/etc/openclaw/client"
+#   scopes             = ["email", "groups"] # beside openid
+#   email_domain       = "example.com"       # NAME@example.com is the user NAME
+#   claim              = "email"             # who somebody is; "sub" without email_domain
+#   users              = { "Ann.Lee@example.com" = "ann" } # those whose id is another
+#   admins             = ["ops@example.com"] # values of the claim
+#   groups_claim       = "groups"
+#   admin_group        = "ops"
+#   required_group     = ""                  # whoever is not in it may not enter
 # }
 # session {
 #   key_files         = ["/etc/openclaw/session.key"]
 #   lifetime          = "12h"
 #   provider_timeout  = "10s"
 #   logins_per_minute = 20
+# }
+
+# identity "jwt" {
+#   issuer   = "https://TEAM.cloudflareaccess.com"
+#   jwks_url = "https://TEAM.cloudflareaccess.com/cdn-cgi/access/certs"
+#   audience = "AUD-TAG-OF-THE-APPLICATION"
+#   header   = "Cf-Access-Jwt-Assertion" # without: Authorization: Bearer
+# }
+# identity "header" {
+#   header   = "X-Auth-Request-Email"
+#   networks = ["10.0.0.2/32"] # of the proxy only
 # }
 
 # Everybody is anybody, without login. Refused unless listen is on loopback.

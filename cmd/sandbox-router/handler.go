@@ -10,6 +10,7 @@ import (
 	"openclaw-sandbox/internal/audit"
 	"openclaw-sandbox/internal/config"
 	"openclaw-sandbox/internal/drain"
+	"openclaw-sandbox/internal/idle"
 	"openclaw-sandbox/internal/launch"
 	"openclaw-sandbox/internal/proxy"
 	"openclaw-sandbox/internal/router"
@@ -24,6 +25,7 @@ type parts struct {
 	launcher *launch.Launcher
 	clients  router.Clients
 	books    router.Accounts
+	reaper   *idle.Reaper
 	tokens   *apitoken.Table // nil: identity "api" is off
 	trail    *audit.Log
 	proxy    *proxy.Proxy

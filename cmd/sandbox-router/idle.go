@@ -83,11 +83,15 @@ func newIdlers(c config.Config, cc *consul.Client, w *watcher, px *proxy.Proxy, 
 	told.Name, told.Period, told.Prefix = rand.Text(), c.Idle.Period, c.Job+"/activity/"
 	board := activity.NewBoard(told, cc, w.Tracker, log)
 	reaps := idle.DefaultConfig()
-	reaps.Policy = idle.Policy{FreezeAfter: c.Idle.FreezeAfter, StopAfter: c.Idle.StopAfter}
-	reaps.WakeAhead, reaps.Every, reaps.Job = c.Idle.WakeAhead, c.Idle.Period, c.Job
+	reaps.Terms, reaps.Every, reaps.Job = reaping(c), c.Idle.Period, c.Job
 	ask := idle.Gateways{Domain: c.Domain, Identify: func(h http.Header, in *http.Request, user string) { px.SetIdentity(h, in, user) }, Dial: px.Dial}
 	reaper := idle.New(reaps, cc, board, ours{w.catalog, c.Job + "/"}, keeper{w.launcher}, ask, log, m.reaped)
-	return idlers{board: board, reaper: reaper, books: idle.NewBooks(c.Job, reaps.Policy, cc, board)}
+	return idlers{board: board, reaper: reaper, books: idle.NewBooks(c.Job, reaper.Policy, cc, board)}
+}
+
+// reaping is what c says of idle sandboxes, as far as it may change.
+func reaping(c config.Config) idle.Terms {
+	return idle.Terms{Policy: idle.Policy{FreezeAfter: c.Idle.FreezeAfter, StopAfter: c.Idle.StopAfter}, WakeAhead: c.Idle.WakeAhead}
 }
 
 // run follows ctx; the board tells the others at the end that its clients are gone.

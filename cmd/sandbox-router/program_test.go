@@ -21,6 +21,7 @@ import (
 // program is the whole router, in this process, before a catalog with alice's gateway.
 type program struct {
 	listen, metrics string
+	nomad           string // where its Nomad would be; nobody listens there
 	file            string // its config
 	log             *safeBuffer
 	stop            context.CancelFunc
@@ -33,10 +34,10 @@ type program struct {
 func startProgram(t *testing.T, config string) *program {
 	t.Helper()
 	ctx, stop := context.WithCancel(t.Context())
-	p := &program{listen: freeAddr(t), metrics: freeAddr(t), file: filepath.Join(t.TempDir(), "router.hcl"), log: &safeBuffer{},
+	p := &program{listen: freeAddr(t), metrics: freeAddr(t), nomad: freeAddr(t), file: filepath.Join(t.TempDir(), "router.hcl"), log: &safeBuffer{},
 		stop: stop, ended: make(chan error, 1), gateway: chattest.New(t, "alice")}
 	p.rest = fmt.Sprintf("listen = %q\nmetrics_listen = %q\ndrain_delay = \"0s\"\ndrain_timeout = \"5s\"\nconsul { address = %q }\nnomad { address = %q }\n",
-		p.listen, p.metrics, fakeConsul(t, p.gateway).URL, "http://"+freeAddr(t))
+		p.listen, p.metrics, fakeConsul(t, p.gateway).URL, "http://"+p.nomad)
 	p.write(t, config)
 	go func() { p.ended <- run(ctx, []string{"-config", p.file}, io.Discard, p.log) }()
 	t.Cleanup(func() {

@@ -14,17 +14,17 @@ import (
 
 // live are the fields of a config that can change while the router runs.
 var live = map[string]bool{"AccessLog": true, "DrainDelay": true, "DrainTimeout": true, "DevUser": true, "Tokens": true, "JWT": true, "Headers": true,
-	"Login": true, "HoldTimeout": true, "TrustedProxies": true, "Limits": true, "Shares": true, "Webhooks": true}
+	"Login": true, "HoldTimeout": true, "TrustedProxies": true, "Limits": true, "Shares": true, "Webhooks": true,
+	"StartTimeout": true, "CapacityWait": true, "RetryMin": true, "RetryAfter": true,
+	"MaxStarting": true, "MaxQueued": true, "MaxSandboxes": true, "UserStarts": true, "Idle": true}
 
 // fixed are the others, with the names of their settings. Of TLS, only the files'
-// names can change.
+// names can change; and of Idle, all but the period.
 var fixed = map[string]string{"Listen": "listen", "MetricsListen": "metrics_listen", "Domain": "domain", "Scheme": "scheme",
 	"RedirectListen": "redirect_listen", "TLS": "tls or acme, but for cert_file and key_file",
 	"ConsulAddress": "consul.address", "Service": "consul.service", "Shards": "consul.shards",
 	"NomadAddress": "nomad.address", "Namespace": "nomad.namespace", "Job": "nomad.job",
-	"StartTimeout": "wake.start_timeout", "CapacityWait": "wake.capacity_wait", "RetryMin": "wake.retry_min", "RetryAfter": "wake.retry_after",
-	"APITokens": `identity "api"`, "Idle": "idle",
-	"MaxStarting": "wake.max_starting", "MaxQueued": "wake.max_queued", "MaxSandboxes": "wake.max_sandboxes", "UserStarts": "wake.user_starts_per_hour",
+	"APITokens":   `identity "api"`,
 	"DialTimeout": "upstream.dial_timeout", "HeadTimeout": "upstream.head_timeout", "IdleTimeout": "upstream.idle_timeout", "ForwardedClient": "upstream.forwarded_client"}
 
 // merge is the new config with what can not change as it was, and the names of those
@@ -45,6 +45,10 @@ func merge(old, new config.Config) (merged config.Config, kept []string) {
 			kept = append(kept, setting)
 		}
 		into.Field(i).Set(was.Field(i))
+	}
+	if old.Idle.Period != new.Idle.Period {
+		merged.Idle.Period = old.Idle.Period
+		kept = append(kept, "idle.period")
 	}
 	if old.TLS != nil && new.TLS != nil && old.TLS.ACME == nil && new.TLS.ACME == nil {
 		t := *old.TLS

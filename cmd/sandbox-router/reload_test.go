@@ -77,13 +77,13 @@ func TestReload(t *testing.T) {
 	if got := status(); got != http.StatusOK {
 		t.Fatalf("before: %d", got)
 	}
-	p.write(t, aliceToken+"access_log = true\ndomain = \"other.test\"\nwake { max_starting = 3 }\n")
+	p.write(t, aliceToken+"access_log = true\ndomain = \"other.test\"\nidle { period = \"5s\" }\n")
 	hangUp(t)
 	reloaded("done", 1)
 	if got := status(); got != http.StatusUnauthorized {
 		t.Errorf("with tokens only: %d", got)
 	}
-	for _, want := range []string{`"settings":"domain, wake.max_starting"`, `"msg":"request"`} {
+	for _, want := range []string{`"settings":"domain, idle.period"`, `"msg":"request"`} {
 		p.eventually(t, want, func() bool { return strings.Contains(p.log.String(), want) })
 	}
 
@@ -107,6 +107,49 @@ func TestReload(t *testing.T) {
 	}
 	if _, _, err := conn.ReadMessage(); err != nil && !websocket.IsCloseError(err, websocket.ClosePolicyViolation) {
 		t.Errorf("the WebSocket: %v", err) // the gateway answers, or closes what is no greeting
+	}
+}
+
+// Starts and idle sandboxes go by another config from then on.
+func TestReloadOfStartsAndIdle(t *testing.T) {
+	p := startProgram(t, "identity \"dev\" {}\nwake { max_starting = 1 }\nidle {\n freeze_after = \"0s\"\n stop_after = \"0s\"\n}\n")
+	nomad, err := net.Listen("tcp", p.nomad) // it never answers, so that starts last
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nomad.Close()
+	get := func(path string) string {
+		resp, err := http.Get("http://" + p.listen + path)
+		if err != nil {
+			return err.Error()
+		}
+		defer resp.Body.Close()
+		b, _ := io.ReadAll(resp.Body)
+		return string(b)
+	}
+	for _, user := range []string{"bob", "carol"} {
+		resp, err := http.Post("http://"+p.listen+"/u/"+user+"/_sandbox/start", "", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+	}
+	load := func(starting, queued int) {
+		t.Helper()
+		p.eventually(t, "the load", func() bool {
+			return strings.Contains(p.scrape(), fmt.Sprintf("sandbox_router_starts_queued %d\n", queued)) && strings.Contains(p.scrape(), fmt.Sprintf("sandbox_router_starts_running %d\n", starting))
+		})
+	}
+	load(1, 1)
+	if got := get("/u/alice/api/status"); !strings.Contains(got, `"idle"`) || strings.Contains(got, `"next"`) {
+		t.Errorf("while nothing is frozen or stopped: %s", got)
+	}
+	p.write(t, "identity \"dev\" {}\nwake { max_starting = 2 }\nidle {\n freeze_after = \"0s\"\n stop_after = \"1h\"\n}\n")
+	hangUp(t)
+	load(2, 0)
+	p.eventually(t, "when alice's is stopped", func() bool { return strings.Contains(get("/u/alice/api/status"), `"next":"stop"`) })
+	if strings.Contains(p.log.String(), "need a restart") {
+		t.Error("a setting was left as it was")
 	}
 }
 

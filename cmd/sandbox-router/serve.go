@@ -40,6 +40,14 @@ func (s *server) use(c config.Config) {
 	s.config.Store(&c)
 	s.handler.set(s.parts.handler(c))
 	s.census.Set(bounds(c))
+	s.launcher.Set(starting(c))
+	s.reaper.Set(reaping(c))
+}
+
+// starting is what c says of starts, as far as it may change.
+func starting(c config.Config) launch.Terms {
+	return launch.Terms{StartTimeout: c.StartTimeout, CapacityWait: c.CapacityWait, RetryMin: c.RetryMin, RetryAfter: c.RetryAfter,
+		MaxStarting: c.MaxStarting, MaxQueued: c.MaxQueued, MaxSandboxes: c.MaxSandboxes, UserStarts: c.UserStarts}
 }
 
 func bounds(c config.Config) front.Bounds {
@@ -71,8 +79,7 @@ func serve(ctx context.Context, c config.Config, signals <-chan os.Signal, load 
 	if c.Shards > 1 {
 		starts.Service = watch.ServiceOf
 	}
-	starts.StartTimeout, starts.CapacityWait, starts.RetryAfter = c.StartTimeout, c.CapacityWait, c.RetryAfter
-	starts.RetryMin, starts.MaxStarting, starts.MaxQueued, starts.MaxSandboxes, starts.UserStarts = c.RetryMin, c.MaxStarting, c.MaxQueued, c.MaxSandboxes, c.UserStarts
+	starts.Terms = starting(c)
 	clients := &watcher{Tracker: activity.NewTracker(), catalog: cat}
 	px := proxy.New(proxy.Config{DialTimeout: c.DialTimeout, HeadTimeout: c.HeadTimeout, IdleTimeout: c.IdleTimeout, ForwardedClient: c.ForwardedClient, Scheme: c.Scheme,
 		Active: clients.active, Routine: chat.Routine, Socket: clients.socket}, log)
@@ -82,7 +89,7 @@ func serve(ctx context.Context, c config.Config, signals <-chan os.Signal, load 
 	lazy := newIdlers(c, cc, clients, px, m, log)
 
 	draining := drain.New()
-	s := &server{parts: parts{life: life, catalog: cat, launcher: launcher, clients: clients, books: lazy.books, proxy: px, draining: draining, metrics: m, trail: audit.New(log), log: log},
+	s := &server{parts: parts{life: life, catalog: cat, launcher: launcher, clients: clients, books: lazy.books, reaper: lazy.reaper, proxy: px, draining: draining, metrics: m, trail: audit.New(log), log: log},
 		census: front.NewCensus(bounds(c), m.connectionRefused(log))}
 	if c.APITokens != "" {
 		follow := apitoken.DefaultConfig()

@@ -92,62 +92,65 @@ func NewConfig() Config {
 	}
 }
 
-// file is the HCL shape. Pointers tell an absent setting from an empty one.
+// file is the HCL shape. Pointers tell an absent setting from an empty one. The tags
+// are the reference, docs/router-config.md: doc says what a setting is for, default what
+// it is if absent (in parentheses if that depends; without, it is required), want what
+// it may be, and kinds to which kinds of identity it belongs. All but labels is optional
+// to HCL: what is missing is told with everything else.
 type file struct {
-	Listen        *string `hcl:"listen"`
-	MetricsListen *string `hcl:"metrics_listen"`
-	Domain        *string `hcl:"domain"`
-	Scheme        *string `hcl:"scheme"`
-	AccessLog     *bool   `hcl:"access_log"`
-	DrainDelay    *string `hcl:"drain_delay"`
-	DrainTimeout  *string `hcl:"drain_timeout"`
+	Listen         *string   `hcl:"listen" default:"127.0.0.1:8080" doc:"address of the listener" want:"HOST:PORT"`
+	MetricsListen  *string   `hcl:"metrics_listen" default:"127.0.0.1:9102" doc:"address of Prometheus' /metrics; \"\" for none" want:"HOST:PORT"`
+	RedirectListen *string   `hcl:"redirect_listen" default:"" doc:"with TLS: a plain listener that redirects to https, and answers ACME's http-01; \"\" for none" want:"HOST:PORT"`
+	Domain         *string   `hcl:"domain" default:"localhost" doc:"alice.<domain> is alice's sandbox" want:"a lower-case host name without port"`
+	Scheme         *string   `hcl:"scheme" default:"http" doc:"as browsers see it: \"https\" behind a proxy that ends TLS. With tls or acme it is \"https\" anyway" want:"\"http\" or \"https\""`
+	TrustedProxies []string  `hcl:"trusted_proxies,optional" default:"[]" doc:"proxies in front whose X-Forwarded-For and X-Forwarded-Proto are believed" want:"networks like \"10.0.0.2/32\", not the whole world"`
+	AccessLog      *bool     `hcl:"access_log" default:"false" doc:"a line for each request, as JSON beside the other logs; never a query, a cookie or a token"`
+	DrainDelay     *duration `hcl:"drain_delay" default:"2s" doc:"after SIGTERM: readyz fails for so long, and requests are still taken" want:"0s or more"`
+	DrainTimeout   *duration `hcl:"drain_timeout" default:"20s" doc:"then requests may end for so long; after it WebSockets are closed with 1012" want:"0s or more"`
 
-	RedirectListen *string    `hcl:"redirect_listen"`
-	TrustedProxies []string   `hcl:"trusted_proxies,optional"`
-	TLS            *tlsBlock  `hcl:"tls,block"`
-	ACME           *acmeBlock `hcl:"acme,block"`
-
-	Limits   *limitsBlock    `hcl:"limits,block"`
-	Identity []identityBlock `hcl:"identity,block"`
-	Session  *sessionBlock   `hcl:"session,block"`
-	Share    []shareBlock    `hcl:"share,block"`
-	Consul   *consulBlock    `hcl:"consul,block"`
-	Nomad    *nomadBlock     `hcl:"nomad,block"`
-	Wake     *wakeBlock      `hcl:"wake,block"`
-	Idle     *idleBlock      `hcl:"idle,block"`
-	Upstream *upstreamBlock  `hcl:"upstream,block"`
-	Webhooks []webhookBlock  `hcl:"webhook,block"`
+	TLS      *tlsBlock       `hcl:"tls,block" doc:"TLS at the router itself, with certificates from files, which are watched."`
+	ACME     *acmeBlock      `hcl:"acme,block" doc:"TLS with certificates from an ACME server, on demand, one for each host."`
+	Limits   *limitsBlock    `hcl:"limits,block" doc:"What one user, one address and all together may have. 0 is no limit. Each router counts for itself."`
+	Identity []identityBlock `hcl:"identity,block" doc:"Who may enter. Several blocks may stand side by side; the first that knows the caller decides."`
+	Session  *sessionBlock   `hcl:"session,block" doc:"Of those who log in by identity \"oidc\", which needs this block."`
+	Share    []shareBlock    `hcl:"share,block" doc:"Who may use a sandbox beside the user of its name."`
+	Webhooks []webhookBlock  `hcl:"webhook,block" doc:"Webhooks of chat channels, which reach a sandbox without a login. Each must be signed for the sandbox's user."`
+	Consul   *consulBlock    `hcl:"consul,block" doc:"Where gateways are found. Tokens and TLS come from Consul's usual environment."`
+	Nomad    *nomadBlock     `hcl:"nomad,block" doc:"Where sandboxes are started. The token is NOMAD_TOKEN of the environment."`
+	Wake     *wakeBlock      `hcl:"wake,block" doc:"How sandboxes are started, and how many."`
+	Idle     *idleBlock      `hcl:"idle,block" doc:"When sandboxes that nobody uses are frozen and stopped. sandboxctl policy gives one user other times."`
+	Upstream *upstreamBlock  `hcl:"upstream,block" doc:"Connections to gateways."`
 }
 
 type consulBlock struct {
-	Address *string `hcl:"address"`
-	Service *string `hcl:"service"`
-	Shards  *int    `hcl:"shards"`
+	Address *string `hcl:"address" default:"" doc:"of the agent; empty: CONSUL_HTTP_ADDR, or the agent on this node"`
+	Service *string `hcl:"service" default:"openclaw-gateway" doc:"the name that gateways register under"`
+	Shards  *int    `hcl:"shards" default:"1" doc:"spreads gateways over SERVICE-0, SERVICE-1, …; from about 500 sandboxes on. The same for all routers of one job" want:"1 to 128"`
 }
 
 type nomadBlock struct {
-	Address   *string `hcl:"address"`
-	Namespace *string `hcl:"namespace"`
-	Job       *string `hcl:"job"`
+	Address   *string `hcl:"address" default:"" doc:"of the agent; empty: NOMAD_ADDR, or the agent on this node"`
+	Namespace *string `hcl:"namespace" default:"" doc:"of the job; empty: default"`
+	Job       *string `hcl:"job" default:"openclaw" doc:"the parameterized job"`
 }
 
 type wakeBlock struct {
-	HoldTimeout  *string `hcl:"hold_timeout"`
-	StartTimeout *string `hcl:"start_timeout"`
-	CapacityWait *string `hcl:"capacity_wait"`
-	RetryMin     *string `hcl:"retry_min"`
-	RetryAfter   *string `hcl:"retry_after"`
-	MaxStarting  *int    `hcl:"max_starting"`
-	MaxQueued    *int    `hcl:"max_queued"`
-	MaxSandboxes *int    `hcl:"max_sandboxes"`
-	UserStarts   *int    `hcl:"user_starts_per_hour"`
+	HoldTimeout  *duration `hcl:"hold_timeout" default:"2m" doc:"how long an API call or a WebSocket upgrade is held for a start" want:"more than 0s"`
+	StartTimeout *duration `hcl:"start_timeout" default:"3m" doc:"of one start, from the request to the gateway that serves" want:"more than 0s"`
+	CapacityWait *duration `hcl:"capacity_wait" default:"10s" doc:"for a node with room; then the start is withdrawn" want:"0s or more"`
+	RetryMin     *duration `hcl:"retry_min" default:"2s" doc:"how long a failed start is remembered, instead of trying again; doubles with each further failure" want:"0s or more"`
+	RetryAfter   *duration `hcl:"retry_after" default:"1m" doc:"up to this, until a start succeeds or the user presses the button" want:"0s or more"`
+	MaxStarting  *int      `hcl:"max_starting" default:"64" doc:"starts at a time by this router; further ones queue. 0: no limit" want:"0 or more"`
+	MaxQueued    *int      `hcl:"max_queued" default:"1000" doc:"starts that may wait in line; beyond, 429. 0: no limit" want:"0 or more"`
+	MaxSandboxes *int      `hcl:"max_sandboxes" default:"0" doc:"live sandboxes in all, as Nomad counts them; beyond, a start gets 503. 0: no limit" want:"0 or more"`
+	UserStarts   *int      `hcl:"user_starts_per_hour" default:"60" doc:"of one user by this router; beyond, 429. 0: no limit" want:"0 or more"`
 }
 
 type upstreamBlock struct {
-	DialTimeout     *string `hcl:"dial_timeout"`
-	HeadTimeout     *string `hcl:"head_timeout"`
-	IdleTimeout     *string `hcl:"idle_timeout"`
-	ForwardedClient *string `hcl:"forwarded_client"`
+	DialTimeout     *duration `hcl:"dial_timeout" default:"5s" doc:"of a new connection to a gateway" want:"more than 0s"`
+	HeadTimeout     *duration `hcl:"head_timeout" default:"0s" doc:"for the head of a gateway's answer; 0s: no limit, as an agent's turn may take long" want:"0s or more"`
+	IdleTimeout     *duration `hcl:"idle_timeout" default:"4s" doc:"of a connection that is kept for the next request; the gateway closes its own after 5 s" want:"more than 0s, less than 5s"`
+	ForwardedClient *string   `hcl:"forwarded_client" default:"192.0.2.1" doc:"stands for a client on loopback, which gateways refuse" want:"an address that is not loopback"`
 }
 
 // Load reads and checks a file. Its error lists every problem with file and line.
@@ -168,11 +171,8 @@ func Parse(text []byte, name string) (Config, error) {
 		return c, explain(parser, diags)
 	}
 	var f file
-	if diags := gohcl.DecodeBody(parsed.Body, nil, &f); diags.HasErrors() {
-		return c, explain(parser, diags)
-	}
-	diags = f.apply(&c, parsed.Body)
-	if diags.HasErrors() {
+	shape := gohcl.DecodeBody(parsed.Body, nil, &f)
+	if diags = merge(shape, f.apply(&c, parsed.Body)); diags.HasErrors() {
 		return c, explain(parser, diags)
 	}
 	return c, nil
@@ -238,10 +238,9 @@ func (c Config) Check() error {
 }
 
 func (c *Config) check(bad *problems) {
-	for name, addr := range map[string]string{"listen": c.Listen, "metrics_listen": c.MetricsListen} {
-		if _, _, err := net.SplitHostPort(addr); err != nil && (name == "listen" || addr != "") {
-			bad.at(name, "want host:port, got %q", addr)
-		}
+	bad.hostPort("listen", c.Listen)
+	if c.MetricsListen != "" {
+		bad.hostPort("metrics_listen", c.MetricsListen)
 	}
 	if host, _, err := net.SplitHostPort(c.Listen); err == nil && c.DevUser != "" {
 		if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {

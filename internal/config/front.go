@@ -2,7 +2,6 @@ package config
 
 import (
 	"crypto/tls"
-	"net"
 	"net/netip"
 	"net/url"
 	"slices"
@@ -12,18 +11,18 @@ import (
 )
 
 type tlsBlock struct {
-	CertFile   *string `hcl:"cert_file"`
-	KeyFile    *string `hcl:"key_file"`
-	MinVersion *string `hcl:"min_version"`
+	CertFile   *string `hcl:"cert_file" default:"" doc:"the certificate with its chain, PEM: a wildcard of *.<domain> and <domain>. Required without acme"`
+	KeyFile    *string `hcl:"key_file" default:"" doc:"its key, PEM. Required without acme"`
+	MinVersion *string `hcl:"min_version" default:"1.2" doc:"of TLS; also with acme" want:"\"1.2\" or \"1.3\""`
 }
 
 type acmeBlock struct {
-	Domains      []string `hcl:"domains,optional"`
-	Email        *string  `hcl:"email"`
-	CacheDir     *string  `hcl:"cache_dir"`
-	DirectoryURL *string  `hcl:"directory_url"`
-	CAFile       *string  `hcl:"ca_file"`
-	NewPerHour   *int     `hcl:"new_per_hour"`
+	Domains      []string `hcl:"domains,optional" default:"[]" doc:"hosts that get a certificate; empty: <domain> and each <user>.<domain>" want:"names of the domain or below it, no wildcards"`
+	Email        *string  `hcl:"email" default:"" doc:"for the server's warnings"`
+	CacheDir     *string  `hcl:"cache_dir" doc:"where certificates are kept; must outlive restarts, and routers may share it"`
+	DirectoryURL *string  `hcl:"directory_url" default:"" doc:"of the ACME server; empty: Let's Encrypt" want:"an https address"`
+	CAFile       *string  `hcl:"ca_file" default:"" doc:"whose certificate that server has, if not one of the system's"`
+	NewPerHour   *int     `hcl:"new_per_hour" default:"10" doc:"certificates for hosts that had none, since anybody may make up hosts. 0: no limit" want:"0 or more"`
 }
 
 // newPerHour is the default of acme.new_per_hour. Let's Encrypt gives 50 a week for
@@ -42,8 +41,8 @@ func (f *file) applyFront(c *Config, bad *problems) {
 	}
 	f.applyTLS(c, bad)
 	set(&c.RedirectListen, f.RedirectListen)
-	if _, _, err := net.SplitHostPort(c.RedirectListen); err != nil && c.RedirectListen != "" {
-		bad.at("redirect_listen", "want host:port, got %q", c.RedirectListen)
+	if c.RedirectListen != "" {
+		bad.hostPort("redirect_listen", c.RedirectListen)
 	}
 	if c.RedirectListen != "" && c.TLS == nil {
 		bad.at("redirect_listen", "there is no https to redirect to; add tls { … } or acme { … }")
@@ -54,7 +53,7 @@ func (f *file) applyFront(c *Config, bad *problems) {
 	if f.Scheme == nil {
 		c.Scheme = "https"
 	}
-	if c.Scheme != "https" {
+	if c.Scheme == "http" {
 		bad.at("scheme", "with tls or acme browsers see \"https\", got %q", c.Scheme)
 	}
 }

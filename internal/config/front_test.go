@@ -48,7 +48,7 @@ func TestFrontProblems(t *testing.T) {
 		"acme {\n cache_dir = \"/x\"\n domains = [\"evil.test\"]\n}":    "below it",
 		"acme {\n cache_dir = \"/x\"\n directory_url = \"http://x\"\n}": "https",
 		`redirect_listen = "127.0.0.1:80"`:                              "no https",
-		"acme { cache_dir = \"/x\" }\nredirect_listen = \"x\"":          "host:port",
+		"acme { cache_dir = \"/x\" }\nredirect_listen = \"x\"":          "HOST:PORT",
 		`limits { max_body = "much" }`:                                  "64MiB",
 		`limits { burst = 0 }`:                                          "burst",
 		`limits { max_connections = -1 }`:                               "max_connections",

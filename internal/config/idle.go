@@ -18,10 +18,10 @@ func newIdle() Idle {
 }
 
 type idleBlock struct {
-	FreezeAfter *string `hcl:"freeze_after"`
-	StopAfter   *string `hcl:"stop_after"`
-	WakeAhead   *string `hcl:"wake_ahead"`
-	Period      *string `hcl:"period"`
+	FreezeAfter *duration `hcl:"freeze_after" default:"5m" doc:"after the last client was connected; 0s: never" want:"0s or more"`
+	StopAfter   *duration `hcl:"stop_after" default:"30m" doc:"after the last activity, open page or not; 0s: never" want:"0s or more"`
+	WakeAhead   *duration `hcl:"wake_ahead" default:"30s" doc:"how long before a scheduled job a stopped sandbox is started" want:"0s or more"`
+	Period      *duration `hcl:"period" default:"10s" doc:"how often routers tell each other what clients do, and one of them looks" want:"more than 0s, at most 30s"`
 }
 
 func (b *idleBlock) apply(c *Idle, bad *problems) {

@@ -22,13 +22,13 @@ func defaultLimits() Limits {
 }
 
 type limitsBlock struct {
-	MaxBody              *string `hcl:"max_body"`
-	UserPerMinute        *int    `hcl:"requests_per_minute_per_user"`
-	AddressPerMinute     *int    `hcl:"requests_per_minute_per_address"`
-	Burst                *int    `hcl:"burst"`
-	WebSockets           *int    `hcl:"websockets_per_user"`
-	Connections          *int    `hcl:"max_connections"`
-	ConnectionsByAddress *int    `hcl:"connections_per_address"`
+	MaxBody              *size `hcl:"max_body" default:"0" doc:"of one request, like \"64MiB\"; beyond, 413"`
+	UserPerMinute        *int  `hcl:"requests_per_minute_per_user" default:"3000" doc:"beyond, 429" want:"0 or more"`
+	AddressPerMinute     *int  `hcl:"requests_per_minute_per_address" default:"6000" doc:"beyond, 429; an IPv6 address counts as its /64" want:"0 or more"`
+	Burst                *int  `hcl:"burst" default:"1000" doc:"requests at once, of either" want:"1 or more"`
+	WebSockets           *int  `hcl:"websockets_per_user" default:"100" doc:"open ones; beyond, 429" want:"0 or more"`
+	ConnectionsByAddress *int  `hcl:"connections_per_address" default:"1000" doc:"open ones; beyond, they are closed. Not of trusted_proxies" want:"0 or more"`
+	Connections          *int  `hcl:"max_connections" default:"8000" doc:"likewise, of all" want:"0 or more"`
 }
 
 func (b *limitsBlock) apply(l *Limits, bad *problems) {
@@ -36,7 +36,7 @@ func (b *limitsBlock) apply(l *Limits, bad *problems) {
 		return
 	}
 	if b.MaxBody != nil {
-		n, err := humanize.ParseBytes(*b.MaxBody)
+		n, err := humanize.ParseBytes(string(*b.MaxBody))
 		if err != nil || n > math.MaxInt64 {
 			bad.at("limits.max_body", "want a size like \"64MiB\", or \"0\" for no limit, got %q", *b.MaxBody)
 		} else {

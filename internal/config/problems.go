@@ -2,6 +2,8 @@ package config
 
 import (
 	"fmt"
+	"net"
+	"slices"
 	"strings"
 	"time"
 
@@ -12,7 +14,7 @@ import (
 
 // problems collects what is wrong with a file, each with its place.
 type problems struct {
-	body  hcl.Body
+	body  hcl.Body // nil: there is no file
 	diags hcl.Diagnostics
 }
 
@@ -22,40 +24,96 @@ func (p *problems) at(setting, format string, args ...any) {
 	if setting != "" {
 		text = setting + ": " + text
 	}
-	p.add(text, p.place(setting))
+	body := p.body
+	block, name, nested := strings.Cut(setting, ".")
+	if !nested {
+		name = block
+	} else if b, ok := body.(*hclsyntax.Body); ok {
+		for _, b := range b.Blocks {
+			if b.Type == block {
+				body = b.Body
+				break
+			}
+		}
+	}
+	p.add(text, place(body, name))
 }
 
-// in reports a problem of a block.
-func (p *problems) in(block hcl.Body, text string) {
-	where := block.MissingItemRange()
-	p.add(text, &where)
+// scope is one block of several of its kind.
+type scope struct {
+	*problems
+	title string // as texts call it
+	body  hcl.Body
+}
+
+// in reports the problems of a block by the scope that it returns.
+func (p *problems) in(block hcl.Body, kind, label string) scope {
+	return scope{p, fmt.Sprintf("%s %q: ", kind, label), block}
+}
+
+// at reports a problem of a setting of the block; "" is the block.
+func (s scope) at(setting, format string, args ...any) {
+	text := fmt.Sprintf(format, args...)
+	if setting != "" {
+		text = setting + ": " + text
+	}
+	s.add(s.title+text, place(s.body, setting))
+}
+
+// err reports an error, or each of several joined, whose text begins with the setting
+// that it is of, if it is of one.
+func (s scope) err(err error) {
+	if all, ok := err.(interface{ Unwrap() []error }); ok {
+		for _, err := range all.Unwrap() {
+			s.err(err)
+		}
+		return
+	}
+	if err == nil {
+		return
+	}
+	setting, _, _ := strings.Cut(err.Error(), ":")
+	setting, _, _ = strings.Cut(setting, "[")
+	s.add(s.title+err.Error(), place(s.body, setting))
 }
 
 func (p *problems) add(text string, where *hcl.Range) {
 	p.diags = append(p.diags, &hcl.Diagnostic{Severity: hcl.DiagError, Summary: "Invalid setting", Detail: text, Subject: where})
 }
 
-// place finds a setting in the file; nil if it is not there.
-func (p *problems) place(setting string) *hcl.Range {
-	body, ok := p.body.(*hclsyntax.Body)
-	if !ok {
+// place finds a setting in its block, or else where the block begins.
+func place(body hcl.Body, setting string) *hcl.Range {
+	if body == nil {
 		return nil
 	}
-	block, name, nested := strings.Cut(setting, ".")
-	if !nested {
-		name = block
-	}
-	for _, b := range body.Blocks {
-		if nested && b.Type == block {
-			body = b.Body
-			break
+	r := body.MissingItemRange()
+	if b, ok := body.(*hclsyntax.Body); ok {
+		if a, ok := b.Attributes[setting]; ok {
+			r = a.Expr.Range()
 		}
 	}
-	if a, ok := body.Attributes[name]; ok {
-		r := a.Expr.Range()
-		return &r
+	return &r
+}
+
+// merge adds what is wrong with the values to what is wrong with the shape, but for
+// values that are missing because their shape is wrong; by their places in the file.
+func merge(shape, values hcl.Diagnostics) hcl.Diagnostics {
+	all := slices.Clone(shape)
+	for _, v := range values {
+		if !slices.ContainsFunc(shape, func(s *hcl.Diagnostic) bool { return start(s) == start(v) }) {
+			all = append(all, v)
+		}
 	}
-	return nil
+	slices.SortStableFunc(all, func(a, b *hcl.Diagnostic) int { return start(a) - start(b) })
+	return all
+}
+
+// start is where in the file a problem is.
+func start(d *hcl.Diagnostic) int {
+	if d.Subject == nil {
+		return 0
+	}
+	return d.Subject.Start.Byte
 }
 
 // Invalid is returned for a file with problems.
@@ -85,11 +143,11 @@ func explain(p *hclparse.Parser, diags hcl.Diagnostics) error {
 }
 
 // duration parses a setting that may not be below least.
-func (p *problems) duration(setting string, into *time.Duration, from *string, least time.Duration) {
+func (p *problems) duration(setting string, into *time.Duration, from *duration, least time.Duration) {
 	if from == nil {
 		return
 	}
-	d, err := time.ParseDuration(*from)
+	d, err := time.ParseDuration(string(*from))
 	if err != nil || d < least {
 		p.at(setting, "want a duration like \"30s\"%s, got %q", map[bool]string{true: ", more than 0"}[least > 0], *from)
 		return
@@ -107,3 +165,16 @@ func (p *problems) count(setting string, into *int, from *int) {
 		*into = *from
 	}
 }
+
+// hostPort wants an address to listen on.
+func (p *problems) hostPort(setting, addr string) {
+	if _, _, err := net.SplitHostPort(addr); err != nil {
+		p.at(setting, "want HOST:PORT like \"127.0.0.1:8080\", got %q", addr)
+	}
+}
+
+// The texts of an HCL file that stand for something else.
+type (
+	duration string // for time.ParseDuration
+	size     string // for humanize.ParseBytes
+)

@@ -1,8 +1,7 @@
 package config
 
 import (
-	"errors"
-	"fmt"
+	"slices"
 
 	"github.com/hashicorp/hcl/v2"
 
@@ -11,17 +10,15 @@ import (
 )
 
 type shareBlock struct {
-	Sandbox string   `hcl:"sandbox,label"`
-	Users   []string `hcl:"users,optional"`
-	Groups  []string `hcl:"groups,optional"`
+	Sandbox string   `hcl:"sandbox,label" doc:"the sandbox; a name that is nobody's id is best" want:"a user id"`
+	Users   []string `hcl:"users,optional" default:"[]" doc:"who may use it, however they come in" want:"user ids"`
+	Groups  []string `hcl:"groups,optional" default:"[]" doc:"likewise, groups of an identity's groups_claim" want:"names that are not empty"`
 	Body    hcl.Body `hcl:",body"`
 }
 
 func (f *file) applyShares(c *Config, bad *problems) {
 	for _, b := range f.Share {
-		if err := b.apply(c); err != nil {
-			bad.in(b.Body, fmt.Sprintf("share %q: %v", b.Sandbox, err))
-		}
+		b.apply(c, bad.in(b.Body, "share", b.Sandbox))
 	}
 	groups := c.Shares.Groups()
 	told := len(groups) == 0
@@ -32,37 +29,32 @@ func (f *file) applyShares(c *Config, bad *problems) {
 		told = c.Login.Mapping.Share(groups) || told
 	}
 	if !told {
-		bad.at("share", "groups: no identity block says who is in them; set groups_claim in one of kind oidc or jwt")
+		bad.at("share.groups", "no identity block says who is in them; set groups_claim in one of kind oidc or jwt")
 	}
 }
 
-func (b shareBlock) apply(c *Config) error {
+func (b shareBlock) apply(c *Config, bad scope) {
 	owner, err := sandbox.ParseUser(b.Sandbox)
-	if err != nil {
-		return err
-	}
+	bad.err(err)
 	if _, ok := c.Shares[owner]; ok {
-		return errors.New("is there twice")
+		bad.at("", "is there twice")
 	}
 	if len(b.Users)+len(b.Groups) == 0 {
-		return errors.New("want users or groups, whose members may use this sandbox too")
+		bad.at("", "want users or groups, whose members may use this sandbox too")
 	}
 	s := identity.Share{Groups: b.Groups}
 	for _, text := range b.Users {
 		u, err := sandbox.ParseUser(text)
 		if err != nil {
-			return fmt.Errorf("users: %q: %w", text, err)
+			bad.at("users", "%q: %v", text, err)
 		}
 		s.Users = append(s.Users, u)
 	}
-	for _, g := range b.Groups {
-		if g == "" {
-			return errors.New("groups: want names that are not empty")
-		}
+	if slices.Contains(b.Groups, "") {
+		bad.at("groups", "want names that are not empty")
 	}
 	if c.Shares == nil {
 		c.Shares = identity.Shares{}
 	}
 	c.Shares[owner] = s
-	return nil
 }

@@ -87,16 +87,17 @@ type Token struct {
 // ParseToken checks a token's settings; sum is the SHA-256 of the token in hex.
 func ParseToken(sum, user, role string) (Token, error) {
 	var t Token
+	var bad error
 	raw, err := hex.DecodeString(sum)
 	if err != nil || len(raw) != sha256.Size {
-		return t, errors.New("sha256: want 64 hex digits, as of `printf %s TOKEN | sha256sum`")
+		bad = errors.New("sha256: want 64 hex digits, as of `printf %s TOKEN | sha256sum`")
 	}
 	copy(t.Sum[:], raw)
 	if t.User, err = sandbox.ParseUser(user); err != nil {
-		return t, fmt.Errorf("user: %w", err)
+		bad = errors.Join(bad, fmt.Errorf("user: %w", err))
 	}
 	t.Role, err = ParseRole(role)
-	return t, err
+	return t, errors.Join(bad, err)
 }
 
 // Tokens are static bearer tokens (RFC 6750).

@@ -29,23 +29,24 @@ type Mapping struct {
 
 // Check finds settings that would let two subjects be one user.
 func (m Mapping) Check() error {
+	var all []error
 	if m.Claim == "" {
-		return errors.New("claim: want the name of the claim that names a user")
+		all = append(all, errors.New("claim: want the name of the claim that names a user"))
 	}
 	seen := map[sandbox.User]string{}
 	for value, u := range m.Users {
 		if _, err := sandbox.ParseUser(string(u)); err != nil {
-			return fmt.Errorf("users[%q]: %w", value, err)
+			all = append(all, fmt.Errorf("users[%q]: %w", value, err))
 		}
 		if other, ok := seen[u]; ok {
-			return fmt.Errorf("users: %q and %q would both be %q", min(value, other), max(value, other), u)
+			all = append(all, fmt.Errorf("users: %q and %q would both be %q", min(value, other), max(value, other), u))
 		}
 		seen[u] = value
 	}
 	if (m.AdminGroup != "" || m.RequiredGroup != "") && m.GroupsClaim == "" {
-		return errors.New("groups_claim: want the claim that lists groups")
+		all = append(all, errors.New("groups_claim: want the claim that lists groups"))
 	}
-	return nil
+	return errors.Join(all...)
 }
 
 // Caller returns who the claims name. It returns ErrUnknownSubject if they name

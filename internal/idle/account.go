@@ -28,15 +28,15 @@ type Account struct {
 
 // Books are what accounts are made of.
 type Books struct {
-	policy    Policy
+	policy    func() Policy
 	board     *activity.Board
 	ledger    Ledger
 	overrides Policies
 }
 
-// NewBooks returns the books of a job in a Consul, for users with policy unless it has
-// another for them.
-func NewBooks(job string, p Policy, c *consul.Client, b *activity.Board) Books {
+// NewBooks returns the books of a job in a Consul, for users with the policy of the
+// moment unless it has another for them.
+func NewBooks(job string, p func() Policy, c *consul.Client, b *activity.Board) Books {
 	return Books{policy: p, board: b, ledger: NewLedger(c, job), overrides: NewPolicies(c, job)}
 }
 
@@ -57,7 +57,7 @@ func (b Books) Account(ctx context.Context, u sandbox.User, running, asleep bool
 	}
 	o, oerr := b.overrides.Of(ctx, u)
 	now := time.Now()
-	d := b.policy.With(o).Decide(now, now, m, asleep)
+	d := b.policy().With(o).Decide(now, now, m, asleep)
 	if a.Why = d.Why; d.Act == Keep && d.Next != Keep {
 		a.Next, a.NextAt = d.Next, d.At.UTC()
 	}

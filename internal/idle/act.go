@@ -85,7 +85,7 @@ func (o *office) ask(ctx context.Context, i catalog.Instance, e *Entry, was Entr
 		return nil, max(rest.RetryAfter, busyRetry)
 	}
 	e.Due = rest.Due
-	if due(*e, e.At, 2*o.config.WakeAhead) {
+	if due(*e, e.At, 2*o.terms.Load().WakeAhead) {
 		rest.End(true) // it would have to be woken at once
 		return nil, busyRetry
 	}

@@ -74,13 +74,14 @@ func (o *office) look(ctx context.Context) error {
 		return err
 	}
 	// Of what another wrote before the first look nobody knows how old it is.
+	policy := o.Policy()
 	acts := o.looked && time.Since(view.Until) <= stale*o.config.Every
 	o.looked = true
 	running := map[sandbox.User]bool{}
 	generations := map[string]bool{}
 	for i, state := range o.sandboxes.Running {
 		running[i.User], generations[i.Generation] = true, true
-		o.one(ctx, i, state, view, o.config.Policy.With(overrides[i.User]), acts)
+		o.one(ctx, i, state, view, policy.With(overrides[i.User]), acts)
 	}
 	o.absent(running, overrides)
 	o.mu.Lock()
@@ -163,11 +164,11 @@ func (o *office) goes(ctx context.Context, u sandbox.User, e Entry) {
 
 // absent wakes those who do not run, and are to.
 func (o *office) absent(running map[sandbox.User]bool, overrides map[sandbox.User]Override) {
-	now := time.Now()
+	now, ahead := time.Now(), o.terms.Load().WakeAhead
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for u, e := range o.entries {
-		if !running[u] && due(e, now, o.config.WakeAhead) {
+		if !running[u] && due(e, now, ahead) {
 			o.log.Info("idle", "act", "wake", "user", u, "why", "a job is due", "due", e.Due)
 			o.keeper.Wake(u)
 		}

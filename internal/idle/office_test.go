@@ -213,3 +213,27 @@ func TestMissedJob(t *testing.T) {
 		m.want("")
 	})
 }
+
+// Other terms count from the next look on.
+func TestSetTerms(t *testing.T) {
+	simulate(t, func(m *term) {
+		m.runs("alice", catalog.Serving)
+		m.clients.Note("alice", activity.Message)
+		m.Set(Terms{Policy: Policy{StopAfter: time.Hour}, WakeAhead: 2 * time.Minute})
+		m.rest.Due = time.Now().Add(3 * time.Hour)
+		m.pass(40 * time.Minute)
+		m.want("")
+		m.Set(Terms{Policy: Policy{FreezeAfter: 30 * time.Minute, StopAfter: 45 * time.Minute}, WakeAhead: 2 * time.Minute})
+		m.pass(period)
+		m.want("freeze alice")
+		m.pass(6 * time.Minute)
+		m.want("stop alice")
+		time.Sleep(time.Until(m.rest.Due.Add(-2*time.Minute - period)))
+		m.pass(period)
+		m.want("")
+		m.pass(2 * period)
+		if got := m.did(); !strings.HasPrefix(got, "wake alice") {
+			t.Errorf("two minutes before the job: %q", got)
+		}
+	})
+}

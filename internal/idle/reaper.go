@@ -15,12 +15,17 @@ import (
 	"openclaw-sandbox/internal/sandbox"
 )
 
-// Config are the reaper's settings.
-type Config struct {
+// Terms are the settings that may change while the reaper runs.
+type Terms struct {
 	// Policy is that of users who have no override.
 	Policy Policy
 	// WakeAhead is how long before a scheduled job its stopped sandbox is started.
 	WakeAhead time.Duration
+}
+
+// Config are the reaper's settings.
+type Config struct {
+	Terms // at first; see Reaper.Set
 	// Every is how often the reaper looks.
 	Every time.Duration
 	// Job is the parameterized job whose sandboxes are looked after. What routers write
@@ -32,7 +37,7 @@ type Config struct {
 
 // DefaultConfig are the settings that a deployment rarely changes.
 func DefaultConfig() Config {
-	return Config{Policy: Policy{FreezeAfter: 5 * time.Minute, StopAfter: 30 * time.Minute}, WakeAhead: 30 * time.Second,
+	return Config{Terms: Terms{Policy: Policy{FreezeAfter: 5 * time.Minute, StopAfter: 30 * time.Minute}, WakeAhead: 30 * time.Second},
 		Every: 10 * time.Second, Job: "openclaw", LockTTL: 15 * time.Second}
 }
 
@@ -73,7 +78,8 @@ type Clients interface {
 
 // Reaper is one router's candidate for the job. Run does it, while it holds the lock.
 type Reaper struct {
-	config    Config
+	config    Config // but for its Terms
+	terms     atomic.Pointer[Terms]
 	consul    *consul.Client
 	clients   Clients
 	sandboxes Sandboxes
@@ -91,8 +97,16 @@ func New(c Config, cc *consul.Client, a Clients, s Sandboxes, k Keeper, p Prober
 	if observe == nil {
 		observe = func(Act) {}
 	}
-	return &Reaper{config: c, consul: cc, clients: a, sandboxes: s, keeper: k, prober: p, ledger: NewLedger(cc, c.Job), overrides: NewPolicies(cc, c.Job), log: log, observe: observe}
+	r := &Reaper{config: c, consul: cc, clients: a, sandboxes: s, keeper: k, prober: p, ledger: NewLedger(cc, c.Job), overrides: NewPolicies(cc, c.Job), log: log, observe: observe}
+	r.Set(c.Terms)
+	return r
 }
+
+// Set has the reaper go by other terms from its next look on. It may be called at any time.
+func (r *Reaper) Set(t Terms) { r.terms.Store(&t) }
+
+// Policy is that of users who have no override.
+func (r *Reaper) Policy() Policy { return r.terms.Load().Policy }
 
 // Holds reports whether this router is the reaper now.
 func (r *Reaper) Holds() bool { return r.holds.Load() }

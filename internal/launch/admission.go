@@ -16,11 +16,12 @@ import (
 // admit begins the starts that may begin now, first come, first served, and tells
 // the others how many are before them. The caller holds l.mu.
 func (l *Launcher) admit() {
-	for len(l.queue) > 0 && (l.config.MaxStarting == 0 || l.starting < l.config.MaxStarting) {
+	for len(l.queue) > 0 && (l.terms.MaxStarting == 0 || l.starting < l.terms.MaxStarting) {
 		f := l.queue[0]
 		l.queue[0] = nil // or the array would keep it
 		l.queue = l.queue[1:]
 		l.starting++
+		f.terms = l.terms
 		f.report(asking)
 		l.wg.Go(func() { l.fly(f) })
 	}
@@ -48,41 +49,41 @@ func later() time.Duration { return limitRetry + rand.N(limitSpread) }
 // refuse says why a start of the user may not even wait in line; nil if it may. The
 // caller holds l.mu.
 func (l *Launcher) refuse(u sandbox.User) *sandbox.Failure {
-	if most := l.config.MaxQueued; most > 0 && len(l.queue) >= most {
+	if most := l.terms.MaxQueued; most > 0 && len(l.queue) >= most {
 		return &sandbox.Failure{Reason: sandbox.ReasonQueueFull, RetryAfter: later(),
 			Message: fmt.Sprintf("%d starts wait in line already, as many as the operator allows; try again in a moment.", most)}
 	}
-	if l.config.UserStarts == 0 {
+	if l.terms.UserStarts == 0 {
 		return nil
 	}
 	a := l.starts[u]
 	if a == nil {
-		a = &allowance{left: float64(l.config.UserStarts), at: time.Now()}
+		a = &allowance{left: float64(l.terms.UserStarts), at: time.Now()}
 		l.starts[u] = a
 	}
-	if wait := a.spend(l.config.UserStarts); wait > 0 {
+	if wait := a.spend(l.terms.UserStarts); wait > 0 {
 		return &sandbox.Failure{Reason: sandbox.ReasonTooOften, RetryAfter: wait,
-			Message: fmt.Sprintf("This sandbox was started more than %d times within an hour; the next start is possible in %s.", l.config.UserStarts, wait.Round(time.Second))}
+			Message: fmt.Sprintf("This sandbox was started more than %d times within an hour; the next start is possible in %s.", l.terms.UserStarts, wait.Round(time.Second))}
 	}
 	return nil
 }
 
 // room returns a *sandbox.Failure if there are as many live sandboxes as there may
-// be. Nomad counts them, those that other routers or people start among them.
-func (l *Launcher) room(ctx context.Context) error {
-	if l.config.MaxSandboxes == 0 {
+// be: most, or any number if that is 0. Nomad counts them, those that other routers or people start among them.
+func (l *Launcher) room(ctx context.Context, most int) error {
+	if most == 0 {
 		return nil
 	}
 	n, err := l.alive(ctx)
-	if err != nil || n < l.config.MaxSandboxes {
+	if err != nil || n < most {
 		return err
 	}
-	return l.limit()
+	return limit(most)
 }
 
-func (l *Launcher) limit() *sandbox.Failure {
+func limit(most int) *sandbox.Failure {
 	return &sandbox.Failure{Reason: sandbox.ReasonLimit, RetryAfter: later(),
-		Message: fmt.Sprintf("The operator's limit of %d running sandboxes is reached; yours can start when another has stopped.", l.config.MaxSandboxes)}
+		Message: fmt.Sprintf("The operator's limit of %d running sandboxes is reached; yours can start when another has stopped.", most)}
 }
 
 // alive is the number of live children of the job.
@@ -102,11 +103,11 @@ func (l *Launcher) alive(ctx context.Context) (int, error) {
 // withdrawSurplus stops a job that was dispatched while others took the last place:
 // between a look and a dispatch other routers dispatch, too. Of all that live, those
 // with the lowest create index stay; every router sees the same.
-func (l *Launcher) withdrawSurplus(ctx context.Context, job string) error {
-	if l.config.MaxSandboxes == 0 {
+func (l *Launcher) withdrawSurplus(ctx context.Context, job string, most int) error {
+	if most == 0 {
 		return nil
 	}
-	if n, err := l.alive(ctx); err != nil || n <= l.config.MaxSandboxes {
+	if n, err := l.alive(ctx); err != nil || n <= most {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
@@ -118,13 +119,13 @@ func (l *Launcher) withdrawSurplus(ctx context.Context, job string) error {
 	}
 	jobs = slices.DeleteFunc(jobs, func(j *nomad.JobListStub) bool { return j.ParentID != l.config.Job || j.Status == "dead" })
 	slices.SortFunc(jobs, oldest)
-	if at := slices.IndexFunc(jobs, func(j *nomad.JobListStub) bool { return j.ID == job }); at < l.config.MaxSandboxes {
+	if at := slices.IndexFunc(jobs, func(j *nomad.JobListStub) bool { return j.ID == job }); at < most {
 		return nil
 	}
 	if err := l.deregister(ctx, job); err != nil {
 		return err
 	}
-	return l.limit()
+	return limit(most)
 }
 
 // refund gives a user back what refuse took. The caller holds l.mu.

@@ -38,7 +38,7 @@ func (l *Launcher) dispatchOnce(ctx context.Context, f *Flight) (string, error) 
 		l.log.Info("following a start that is under way", "user", u, "job", live[0].ID)
 		return live[0].ID, l.stopOthers(ctx, u, live)
 	}
-	if err := l.room(ctx); err != nil {
+	if err := l.room(ctx, f.terms.MaxSandboxes); err != nil {
 		return "", err
 	}
 	// A dead child keeps its token until it is collected, so the token must
@@ -60,7 +60,7 @@ func (l *Launcher) dispatchOnce(ctx context.Context, f *Flight) (string, error) 
 	if err != nil {
 		return "", err
 	}
-	if err := l.withdrawSurplus(ctx, job); err != nil {
+	if err := l.withdrawSurplus(ctx, job, f.terms.MaxSandboxes); err != nil {
 		f.dispatched = false // nothing came of it
 		return "", err
 	}

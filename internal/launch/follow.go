@@ -133,23 +133,23 @@ func (l *Launcher) watch(ctx context.Context, f *Flight, job string) (catalog.In
 				full = time.Time{}
 			case full.IsZero():
 				full = time.Now()
-			case time.Since(full) >= l.config.CapacityWait:
+			case time.Since(full) >= f.terms.CapacityWait:
 				return catalog.Instance{}, l.withdraw(ctx, job, s.progress.Message)
 			}
 		}
-		timer.Reset(l.nextLook(known, full))
+		timer.Reset(l.nextLook(known, full, f.terms.CapacityWait))
 	}
 }
 
 // nextLook is when a flight looks if it hears nothing; known is false after a look
-// that taught nothing.
-func (l *Launcher) nextLook(known bool, full time.Time) time.Duration {
+// that taught nothing. It was full since full, for which it waits so long.
+func (l *Launcher) nextLook(known bool, full time.Time, wait time.Duration) time.Duration {
 	next := lookAnyway
 	if !known || !l.events.Live() {
 		next = lookAgain
 	}
 	if !full.IsZero() {
-		next = min(next, max(l.config.CapacityWait-time.Since(full), 0))
+		next = min(next, max(wait-time.Since(full), 0))
 	}
 	return next
 }

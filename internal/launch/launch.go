@@ -35,17 +35,10 @@ type Config struct {
 	// Service names what the user's gateway is to register under, as the job's meta
 	// key `service`; nil leaves it to the job.
 	Service func(u sandbox.User) string
-	// StartTimeout bounds a start, from the first request to the gateway in the catalog.
-	StartTimeout time.Duration
-	// CapacityWait is how long a start may wait for a node with room. Then it is
-	// withdrawn, so that nothing starts later by surprise.
-	CapacityWait time.Duration
+	Terms   // at first; see Launcher.Set
 	// LockWait bounds the wait for Consul before a start goes on without it: for
 	// one look-up, and for the lock of another router's dispatch.
 	LockWait time.Duration
-	// RetryMin is how long a first failure is remembered; each further one doubles
-	// that, up to RetryAfter.
-	RetryMin, RetryAfter time.Duration
 
 	// Reach tells whether a gateway takes connections at addr (host:port). It is asked
 	// about one that was evicted and that Consul still shows; nil believes Consul.
@@ -56,18 +49,12 @@ type Config struct {
 	// Waits tells whether somebody waits for an answer of the user's gateway. If so
 	// while it falls asleep, it is let go on at once. Nil: nobody ever does.
 	Waits func(u sandbox.User) bool
-
-	// MaxStarting is how many starts there are at a time; further ones queue, MaxQueued
-	// of them at most. MaxSandboxes is how many sandboxes may live in all, whoever
-	// started them, and UserStarts how many starts one user has an hour. Zero is no
-	// limit.
-	MaxStarting, MaxQueued, MaxSandboxes, UserStarts int
 }
 
 // DefaultConfig are the settings that a deployment rarely changes.
 func DefaultConfig() Config {
-	return Config{Job: "openclaw", StartTimeout: 3 * time.Minute, CapacityWait: 10 * time.Second, LockWait: 5 * time.Second,
-		RetryMin: 2 * time.Second, RetryAfter: time.Minute, MaxStarting: 64, MaxQueued: 1000, UserStarts: 60}
+	return Config{Job: "openclaw", LockWait: 5 * time.Second, Terms: Terms{StartTimeout: 3 * time.Minute, CapacityWait: 10 * time.Second,
+		RetryMin: 2 * time.Second, RetryAfter: time.Minute, MaxStarting: 64, MaxQueued: 1000, UserStarts: 60}}
 }
 
 // Locator is where a started gateway turns up.
@@ -97,7 +84,7 @@ const maxCalls = 16
 // Launcher starts sandboxes. Its flights end when the context of New does.
 type Launcher struct {
 	ctx     context.Context
-	config  Config
+	config  Config // but for its Terms
 	nomad   *nomad.Client
 	consul  *consul.Client
 	locator Locator
@@ -110,6 +97,7 @@ type Launcher struct {
 
 	wg       sync.WaitGroup
 	mu       sync.Mutex // guards what follows; never held while anything waits
+	terms    Terms
 	flights  map[sandbox.User]*Flight
 	queue    []*Flight // of flights, those that have not begun
 	starting int       // of flights, those that have
@@ -126,7 +114,7 @@ func New(ctx context.Context, c Config, nc *nomad.Client, cc *consul.Client, l L
 	}
 	stream := events.DefaultConfig()
 	stream.Namespace, stream.Prefix, stream.Mark = c.Namespace, c.children(), sandbox.SleepAnnotation
-	launcher := &Launcher{calls: make(chan struct{}, maxCalls), ctx: ctx, config: c, nomad: nc, consul: cc, locator: l, log: log, observe: observe,
+	launcher := &Launcher{calls: make(chan struct{}, maxCalls), ctx: ctx, config: c, terms: c.Terms, nomad: nc, consul: cc, locator: l, log: log, observe: observe,
 		flights: map[sandbox.User]*Flight{}, failed: map[sandbox.User]failed{}, starts: map[sandbox.User]*allowance{}}
 	stream.Marked = launcher.notice
 	launcher.events = events.New(stream, nc, log)
@@ -193,7 +181,7 @@ func (l *Launcher) Wake(u sandbox.User, retry bool) *Flight {
 	f := newFlight(u)
 	if _, state, ok := l.locator.Dormant(u); ok && state == catalog.Asleep {
 		// It has its place already, so that no limit of starts is in its way.
-		f.thaw = true
+		f.thaw, f.terms = true, l.terms
 		l.flights[u] = f
 		l.wg.Go(func() { l.fly(f) })
 		return f
@@ -210,13 +198,13 @@ func (l *Launcher) Wake(u sandbox.User, retry bool) *Flight {
 
 func (l *Launcher) fly(f *Flight) {
 	begin := time.Now()
-	ctx, cancel := context.WithTimeout(l.ctx, l.config.StartTimeout)
+	ctx, cancel := context.WithTimeout(l.ctx, f.terms.StartTimeout)
 	defer cancel()
 	instance, err := l.start(ctx, f)
 	outcome := "ready"
 	var failure *sandbox.Failure
 	if err != nil {
-		failure = l.explain(ctx, err)
+		failure = l.explain(ctx, f, err)
 		outcome = string(failure.Reason)
 	}
 	took := time.Since(begin)
@@ -247,16 +235,16 @@ func (l *Launcher) fly(f *Flight) {
 }
 
 // explain gives an error of a start its class.
-func (l *Launcher) explain(ctx context.Context, err error) *sandbox.Failure {
-	var f *sandbox.Failure
+func (l *Launcher) explain(ctx context.Context, f *Flight, err error) *sandbox.Failure {
+	var failure *sandbox.Failure
 	switch {
-	case errors.As(err, &f):
-		return f
+	case errors.As(err, &failure):
+		return failure
 	case l.ctx.Err() != nil:
 		return &sandbox.Failure{Reason: sandbox.ReasonInternal, Message: "The router is shutting down; try again.", Err: err}
 	case ctx.Err() != nil:
 		return &sandbox.Failure{Reason: sandbox.ReasonNotReady, Err: err,
-			Message: fmt.Sprintf("The sandbox was not ready within %s; it may still be starting, try again.", l.config.StartTimeout)}
+			Message: fmt.Sprintf("The sandbox was not ready within %s; it may still be starting, try again.", f.terms.StartTimeout)}
 	}
 	return &sandbox.Failure{Reason: sandbox.ReasonInternal, Message: "Nomad does not answer, so nothing can be started now; try again in a moment.", Err: err}
 }

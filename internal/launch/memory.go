@@ -28,12 +28,12 @@ func (l *Launcher) remember(f *Flight, e *sandbox.Failure) {
 	if l.ctx.Err() != nil {
 		return // it says nothing of the sandbox
 	}
-	pause := l.config.RetryMin
+	pause := f.terms.RetryMin
 	// A limit is not the sandbox's failure: there may be room in a moment.
 	if was, ok := l.failed[f.User]; ok && e.Reason != sandbox.ReasonLimit {
 		pause = 2 * was.pause
 	}
-	pause = min(pause, l.config.RetryAfter)
+	pause = min(pause, f.terms.RetryAfter)
 	l.failed[f.User] = failed{f, pause, time.Now().Add(pause)}
 	if !e.Reason.Permanent() {
 		e.RetryAfter = max(e.RetryAfter, pause)
@@ -52,12 +52,12 @@ func (l *Launcher) tidy() {
 	}
 	l.tidied = now
 	for u, was := range l.failed {
-		if now.After(was.until.Add(l.config.RetryAfter)) {
+		if now.After(was.until.Add(l.terms.RetryAfter)) {
 			delete(l.failed, u)
 		}
 	}
 	for u, a := range l.starts {
-		if a.fill(l.config.UserStarts); a.left >= float64(l.config.UserStarts) {
+		if a.fill(l.terms.UserStarts); a.left >= float64(l.terms.UserStarts) {
 			delete(l.starts, u)
 		}
 	}

@@ -54,30 +54,38 @@ var closed = []string{"/_sandbox/", "/api/", "/u/", "/health/"}
 
 // Check finds settings that would open more than the operator means to.
 func (h Hook) Check() error {
-	if err := CheckName(h.Name); err != nil {
-		return err
-	}
+	all := []error{CheckName(h.Name)}
+	bad := func(format string, args ...any) { all = append(all, fmt.Errorf(format, args...)) }
 	if !plain(h.Path) || h.Path == "/" || strings.ContainsAny(h.Path, "%?#") {
-		return fmt.Errorf("path: want one path like \"/slack/events\", or all below one like \"/hooks/\", got %q", h.Path)
+		bad("path: want one path like \"/slack/events\", or all below one like \"/hooks/\", got %q", h.Path)
 	}
 	for _, p := range closed {
 		if strings.HasPrefix(strings.ToLower(h.Path)+"/", p) {
-			return fmt.Errorf("path: %q is below %s, which is the router's own", h.Path, p)
+			bad("path: %q is below %s, which is the router's own", h.Path, p)
 		}
 	}
 	if len(h.Methods) == 0 || slices.ContainsFunc(h.Methods, func(m string) bool { return m == "" || m != strings.ToUpper(m) }) {
-		return fmt.Errorf("methods: want at least one, in capitals, got %q", h.Methods)
+		bad("methods: want at least one, in capitals, got %q", h.Methods)
 	}
 	if _, ok := kinds[h.Signature]; !ok {
-		return fmt.Errorf("signature: want one of %s, got %q", signatures, h.Signature)
+		bad("signature: want one of %s, got %q", signatures, h.Signature)
 	}
 	if _, derived := h.Secrets.(*Derived); derived && !kinds[h.Signature].derived {
-		return fmt.Errorf("secret_files: the secrets of %q are the channel's own; give them in secrets_dir", h.Signature)
+		bad("secret_files: the secrets of %q are the channel's own; give them in secrets_dir", h.Signature)
 	}
-	if h.MaxBody < 1 || h.PerMinute < 1 || h.Hold < 0 || h.Port < 0 || h.Port > 65535 {
-		return errors.New("want max_body and per_minute of 1 or more, hold of 0 or more, a port below 65536")
+	if h.MaxBody < 1 {
+		bad("max_body: want 1 or more, got %d", h.MaxBody)
 	}
-	return nil
+	if h.PerMinute < 1 {
+		bad("per_minute: want 1 or more, got %d", h.PerMinute)
+	}
+	if h.Hold < 0 {
+		bad("hold: want 0s or more, got %s", h.Hold)
+	}
+	if h.Port < 0 || h.Port > 65535 {
+		bad("port: want 0 to 65535, got %d", h.Port)
+	}
+	return errors.Join(all...)
 }
 
 // plain tells whether everybody who reads the path takes it for the same one.

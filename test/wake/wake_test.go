@@ -89,8 +89,9 @@ func TestWake(t *testing.T) {
 
 	live := c.routers[:routers-1]
 	c.byHand(t, live)
-	stop := c.traffic(t, live, n, ports)
+	load := c.traffic(t, live, n, ports)
 	t.Run("Consul restarts", func(t *testing.T) {
+		defer load.report(t)()
 		if err := c.consul.Stop(t.Context()); err != nil {
 			t.Fatal(err)
 		}
@@ -101,20 +102,20 @@ func TestWake(t *testing.T) {
 		if err := c.consul.Start(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		eventually(t, time.Minute, "passing gateways", func() bool { return c.passing(t) == n+1 })
+		c.allPass(t, n+1)
 	})
 	t.Run("Nomad restarts", func(t *testing.T) {
+		defer load.report(t)()
 		if err := c.nomad.Restart(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		if s, _, err := ask(live[1], "after-restart", false); err != nil || s.User != "after-restart" {
 			t.Errorf("a wake after Nomad's restart: %+v, %v", s, err)
 		}
-		eventually(t, time.Minute, "passing gateways", func() bool { return c.passing(t) == n+2 })
+		c.allPass(t, n+2)
 	})
-	asked, failed := stop()
-	t.Logf("%d requests to running sandboxes meanwhile, %d failed", asked, failed)
-	if failed > 0 || asked < 1000 {
+	load.stop()
+	if asked, failed := load.asked.Load(), load.failed.Load(); failed > 0 || asked < 1000 {
 		t.Errorf("%d of %d requests to running sandboxes failed; want none of at least 1000", failed, asked)
 	}
 	c.onceEach(t, n)
@@ -202,7 +203,7 @@ func (c *cluster) inTheirShards(t *testing.T, n int) {
 	t.Helper()
 	conf := catalog.DefaultConfig()
 	conf.Shards = shards
-	eventually(t, registerLimit, "registration of all", func() bool { return c.passing(t) == n })
+	c.allPass(t, n)
 	for s := range shards {
 		for _, e := range c.entries(t, conf.Service+"-"+strconv.Itoa(s)) {
 			if want := conf.ServiceOf(sandbox.User(e.Service.Meta["user"])); e.Service.Service != want {
@@ -233,6 +234,17 @@ func (c *cluster) byHand(t *testing.T, live []*rig.Router) {
 	}
 }
 
+// allPass waits until so many gateways pass: Nomad registers them anew after its own
+// restart, and after Consul's.
+func (c *cluster) allPass(t *testing.T, want int) {
+	t.Helper()
+	begin, got := time.Now(), 0
+	defer func() {
+		t.Logf("%d of %d gateways pass in Consul after %s", got, want, time.Since(begin).Round(time.Millisecond))
+	}()
+	eventually(t, registerLimit, "registration of all", func() bool { got = c.passing(t); return got == want })
+}
+
 // passing is how many gateways pass, under all names with a number.
 func (c *cluster) passing(t *testing.T) (n int) {
 	t.Helper()
@@ -251,37 +263,51 @@ func (c *cluster) entries(t *testing.T, service string) []*consul.ServiceEntry {
 	return entries
 }
 
-// traffic sends requests to running sandboxes until stop is called, half of them
+// load is requests to running sandboxes.
+type load struct {
+	asked, failed atomic.Int64
+	end           chan struct{}
+	wg            sync.WaitGroup
+}
+
+// report returns what logs the load since now.
+func (l *load) report(t *testing.T) func() {
+	begin, asked, failed := time.Now(), l.asked.Load(), l.failed.Load()
+	return func() {
+		t.Logf("%d requests to running sandboxes in %s, %d failed", l.asked.Load()-asked, time.Since(begin).Round(time.Second), l.failed.Load()-failed)
+	}
+}
+
+func (l *load) stop() {
+	close(l.end)
+	l.wg.Wait()
+}
+
+// traffic sends requests to running sandboxes until it is stopped, half of them
 // such as may not wake anything: for those, only the catalog counts.
-func (c *cluster) traffic(t *testing.T, live []*rig.Router, n int, ports []int) (stop func() (asked, failed int)) {
-	var asked, failed atomic.Int64
-	end := make(chan struct{})
-	var wg sync.WaitGroup
+func (c *cluster) traffic(t *testing.T, live []*rig.Router, n int, ports []int) *load {
+	l := &load{end: make(chan struct{})}
 	const workers = 4
 	for w := range workers {
-		wg.Go(func() {
+		l.wg.Go(func() {
 			tick := time.NewTicker(10 * time.Millisecond) // a load, not a benchmark
 			defer tick.Stop()
 			for at := w; ; at += workers {
 				select {
-				case <-end:
+				case <-l.end:
 					return
 				case <-tick.C:
 				}
 				u := at % n
 				s, _, err := ask(live[at/workers%len(live)], name(u), at/workers/2%2 == 0)
-				asked.Add(1)
+				l.asked.Add(1)
 				if err != nil || s.Port != ports[u] || s.User != name(u) {
-					if failed.Add(1) <= 10 {
+					if l.failed.Add(1) <= 10 {
 						t.Errorf("%s: %+v, %v; want port %d", name(u), s, err, ports[u])
 					}
 				}
 			}
 		})
 	}
-	return func() (int, int) {
-		close(end)
-		wg.Wait()
-		return int(asked.Load()), int(failed.Load())
-	}
+	return l
 }
