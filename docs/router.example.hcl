@@ -32,6 +32,12 @@ access_log = false # a line for each request, as JSON beside the other logs; nev
 drain_delay   = "2s"  # after SIGTERM: readyz fails, requests are still taken
 drain_timeout = "20s" # then requests may end; after it WebSockets are closed with 1012
 
+client {
+  head_timeout = "10s"   # for the head of a request to come
+  idle_timeout = "2m"    # of a connection between two requests
+  max_head     = "64KiB" # of a request; beyond, 431
+}
+
 limits { # 0: no limit
   max_body                        = "0"   # of a request, like "64MiB"; beyond, 413
   requests_per_minute_per_user    = 3000  # beyond, 429

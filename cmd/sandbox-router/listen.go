@@ -6,19 +6,11 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"time"
 
 	"golang.org/x/sync/errgroup"
 
 	"openclaw-sandbox/internal/config"
 	"openclaw-sandbox/internal/front"
-)
-
-// Limits of a client's request head, before anything is known of it.
-const (
-	headTimeout = 10 * time.Second
-	idleTimeout = 2 * time.Minute
-	maxHead     = 64 << 10
 )
 
 // listening is a server on its listener.
@@ -72,7 +64,7 @@ func (s *server) listen(c config.Config) (_ *listeners, err error) {
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w; another process may use the port", setting, err)
 		}
-		return &listening{listener: listener, server: &http.Server{Handler: h, ReadHeaderTimeout: headTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHead,
+		return &listening{listener: listener, server: &http.Server{Handler: h, ReadHeaderTimeout: c.Client.HeadTimeout, IdleTimeout: c.Client.IdleTimeout, MaxHeaderBytes: c.Client.MaxHead,
 			ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug)}}, nil
 	}
 	if l.main, err = open("listen", c.Listen, s.draining.Handler(&s.handler)); err != nil {

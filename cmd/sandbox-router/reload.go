@@ -21,7 +21,7 @@ var live = map[string]bool{"AccessLog": true, "DrainDelay": true, "DrainTimeout"
 // fixed are the others, with the names of their settings. Of TLS, only the files'
 // names can change; and of Idle, all but the period.
 var fixed = map[string]string{"Listen": "listen", "MetricsListen": "metrics_listen", "Domain": "domain", "Scheme": "scheme",
-	"RedirectListen": "redirect_listen", "TLS": "tls or acme, but for cert_file and key_file",
+	"RedirectListen": "redirect_listen", "Client": "client", "TLS": "tls or acme, but for cert_file and key_file",
 	"ConsulAddress": "consul.address", "Service": "consul.service", "Shards": "consul.shards",
 	"NomadAddress": "nomad.address", "Namespace": "nomad.namespace", "Job": "nomad.job",
 	"APITokens":   `identity "api"`,

@@ -32,6 +32,7 @@ type Config struct {
 	TLS            *front.TLS      // of the listener; nil for plain HTTP
 	RedirectListen string          // address of the plain listener beside it; empty for none
 	TrustedProxies forwarded.Trust // who may say whom they forward for
+	Client         Client
 	Limits         Limits
 
 	DrainDelay   time.Duration // between failing readyz and closing the listener
@@ -87,6 +88,7 @@ func NewConfig() Config {
 		HoldTimeout: 2 * time.Minute, StartTimeout: 3 * time.Minute, CapacityWait: 10 * time.Second, RetryMin: 2 * time.Second, RetryAfter: time.Minute,
 		MaxStarting: 64, MaxQueued: 1000, UserStarts: 60,
 		Idle:        newIdle(),
+		Client:      defaultClient(),
 		Limits:      defaultLimits(),
 		DialTimeout: 5 * time.Second, IdleTimeout: 4 * time.Second, ForwardedClient: "192.0.2.1",
 	}
@@ -110,6 +112,7 @@ type file struct {
 
 	TLS      *tlsBlock       `hcl:"tls,block" doc:"TLS at the router itself, with certificates from files, which are watched."`
 	ACME     *acmeBlock      `hcl:"acme,block" doc:"TLS with certificates from an ACME server, on demand, one for each host."`
+	Client   *clientBlock    `hcl:"client,block" doc:"Clients' connections, before anything is known of a request."`
 	Limits   *limitsBlock    `hcl:"limits,block" doc:"What one user, one address and all together may have. 0 is no limit. Each router counts for itself."`
 	Identity []identityBlock `hcl:"identity,block" doc:"Who may enter. Several blocks may stand side by side; the first that knows the caller decides."`
 	Session  *sessionBlock   `hcl:"session,block" doc:"Of those who log in by identity \"oidc\", which needs this block."`
@@ -217,6 +220,7 @@ func (f *file) apply(c *Config, body hcl.Body) hcl.Diagnostics {
 		set(&c.ForwardedClient, b.ForwardedClient)
 	}
 	f.applyFront(c, &bad)
+	f.Client.apply(&c.Client, &bad)
 	f.Limits.apply(&c.Limits, &bad)
 	f.applyIdentity(c, &bad)
 	f.applyShares(c, &bad)
