@@ -97,6 +97,24 @@ func TestFreeze(t *testing.T) {
 			if got := s.ask(t, a, "/read?path="+state+"/note"); got != "second" {
 				t.Errorf("restored note = %q, want second", got)
 			}
+
+			// A drain of its node ends the sleep like a stop.
+			signal("SIGSTOP")
+			s.drain(t, a.NodeID)
+			end = s.alloc(t, a.JobID, "end by the drain", ended)
+			if h := s.head(t, "alice"); h.State != snapshot.StateClean {
+				t.Errorf("after the drain the head says %s, want clean\n%s", h.State, events(end))
+			}
 		})
 	}
+}
+
+// drain has a node let go what runs there, until the test ends.
+func (s *stack) drain(t *testing.T, node string) {
+	t.Helper()
+	n := s.nomad.Client().Nodes()
+	if _, err := n.UpdateDrain(node, &api.DrainSpec{Deadline: -1}, true, nil); err != nil { // at once: nobody takes a batch job over
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { n.UpdateDrain(node, nil, true, nil) })
 }
