@@ -35,7 +35,7 @@ func (c *conn) Write(b []byte) (int, error) {
 func (c *conn) Close() error {
 	c.drain.mu.Lock()
 	if c.drain.conns[c] {
-		delete(c.drain.conns, c)
+		c.drain.forget(c)
 		close(c.closed)
 		c.drain.left(c.RemoteAddr())
 	}
@@ -81,7 +81,7 @@ func (h *handed) done() {
 	if !h.over {
 		h.over = true
 		close(h.closed)
-		delete(h.drain.conns, h)
+		h.drain.forget(h)
 		h.drain.left(h.from)
 	}
 }

@@ -58,6 +58,14 @@ func (d *Drain) Handler(next http.Handler) http.Handler {
 	})
 }
 
+// forget takes a connection off the list, and lets go of the list with the last one: a
+// map keeps the room of the most that it ever had. The caller holds d.mu.
+func (d *Drain) forget(c upgraded) {
+	if delete(d.conns, c); len(d.conns) == 0 {
+		d.conns = map[upgraded]bool{}
+	}
+}
+
 // left tells that an upgraded connection is closed.
 func (d *Drain) left(from net.Addr) {
 	if d.Left != nil {

@@ -10,6 +10,7 @@ import (
 
 	nomad "github.com/hashicorp/nomad/api"
 
+	"openclaw-sandbox/internal/catalog"
 	"openclaw-sandbox/internal/sandbox"
 )
 
@@ -22,12 +23,37 @@ func (l *Launcher) admit() {
 		l.queue = l.queue[1:]
 		l.starting++
 		f.terms = l.terms
+		f.begins()
 		f.report(asking)
 		l.wg.Go(func() { l.fly(f) })
 	}
 	for n, f := range l.queue {
 		f.report(sandbox.Progress{Phase: sandbox.PhaseQueued, Position: n + 1, Message: inLine(n + 1)})
 	}
+}
+
+// stand ends a flight's wait in line when its user has a gateway all the same: another
+// router started it. It returns when the flight begins, too, which ends ctx.
+func (l *Launcher) stand(ctx context.Context, f *Flight) {
+	i, err := l.locator.Wait(ctx, f.User, func(catalog.Instance) bool { return true })
+	if err != nil {
+		return
+	}
+	if known, ok := l.locator.Lookup(f.User); !ok || known.Generation != i.Generation {
+		return // it was evicted; the flight finds out when it begins
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	at := slices.Index(l.queue, f)
+	if at < 0 {
+		return
+	}
+	l.queue = slices.Delete(l.queue, at, at+1)
+	delete(l.flights, f.User)
+	delete(l.failed, f.User)
+	l.refund(f.User)
+	f.land(i)
+	l.admit()
 }
 
 func inLine(position int) string {

@@ -105,10 +105,40 @@ func TestQueue(t *testing.T) {
 		}
 		g.open["c"] <- nil
 		g.open["d"] <- nil
-		g.open["e"] <- nil
 		want("a b c d e", nil)
+		g.open["e"] <- nil
 		if _, err := flights["e"].Wait(t.Context()); err != nil {
 			t.Error(err)
+		}
+	})
+}
+
+// Who waits in line does not wait for a start that another router has made.
+func TestStartedElsewhere(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGate("a", "b", "c")
+		cfg := DefaultConfig()
+		cfg.MaxStarting = 1
+		l := simulated(t, cfg, g.nomad(), g)
+		l.Wake("a", false)
+		synctest.Wait()
+		g.lookup = func() (catalog.Instance, bool) { return catalog.Instance{User: "b", Generation: "g"}, true }
+		b, c := l.Wake("b", false), l.Wake("c", false)
+		g.open["b"] <- nil
+		if i, err := b.Wait(t.Context()); err != nil || i.Generation != "g" {
+			t.Errorf("%+v, %v", i, err)
+		}
+		if got := g.starts(); got != "a" {
+			t.Errorf("began %q, want only the first", got)
+		}
+		if p, _ := c.Progress(); p.Position != 1 {
+			t.Errorf("who was behind: %+v, want the next", p)
+		}
+		if starting, queued := l.Load(); starting != 1 || queued != 1 {
+			t.Errorf("%d start, %d are queued", starting, queued)
+		}
+		if _, ok := l.Flight("b"); ok {
+			t.Error("the flight is still in the air")
 		}
 	})
 }

@@ -13,9 +13,10 @@ import (
 type Flight struct {
 	User sandbox.User
 
-	dispatched bool  // a new child was dispatched for it; the flight's own goroutine only
-	terms      Terms // since it began
-	thaw       bool  // of a sandbox that was frozen when it began; never changes
+	dispatched bool   // a new child was dispatched for it; the flight's own goroutine only
+	terms      Terms  // since it began
+	begins     func() // ends its wait in line
+	thaw       bool   // of a sandbox that was frozen when it began; never changes
 
 	mu       sync.Mutex
 	progress sandbox.Progress

@@ -192,7 +192,11 @@ func (l *Launcher) Wake(u sandbox.User, retry bool) *Flight {
 	}
 	l.flights[u] = f
 	l.queue = append(l.queue, f)
-	l.admit()
+	var ctx context.Context
+	ctx, f.begins = context.WithCancel(l.ctx)
+	if l.admit(); ctx.Err() == nil {
+		l.wg.Go(func() { l.stand(ctx, f) })
+	}
 	return f
 }
 

@@ -145,6 +145,9 @@ func (l *loop) run() {
 		if woken && !l.obey() {
 			return
 		}
+		if len(l.slots) > batch && len(l.unused) == len(l.slots) && len(l.ready) == 0 {
+			l.slots, l.unused, l.ready, l.taken = nil, nil, nil, nil // room for the most that there ever were
+		}
 	}
 }
 

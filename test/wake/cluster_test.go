@@ -88,7 +88,7 @@ func startRouter(t *testing.T, bin, dir string, c *cluster) *rig.Router {
 	r, err := rig.StartRouter(t.Context(), rig.Options{Bin: bin, Dir: dir, Consul: c.consul.Addr, Shards: shards, Nomad: c.nomad.Addr, Config: `
 identity "dev" {}
 wake {
-  hold_timeout  = "10m"
+  hold_timeout  = "12m"
   start_timeout = "5m"
   capacity_wait = "1m"
   max_starting  = 32

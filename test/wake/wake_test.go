@@ -33,7 +33,7 @@ const (
 	// perUser is how many requests each user sends at once, to different routers.
 	perUser = 3
 	// wakeLimit is how long all of them may take on a busy machine of two cores.
-	wakeLimit = 5 * time.Minute
+	wakeLimit = 10 * time.Minute
 	// registerLimit is how long Nomad may take to register them all in Consul.
 	registerLimit = 4 * time.Minute
 )
