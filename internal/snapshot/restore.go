@@ -273,6 +273,10 @@ func (t *target) writeBlock(in *folder, seg string, i int, stored []byte, pieces
 	}
 	inOrder(pieces)
 	for _, p := range pieces {
+		// A goroutine that goes on for 10 ms is taken for one that a call holds up: Go's
+		// monitor hands its processor to another thread at its next call, and then looks
+		// every 20 µs. Whoever lets others run is left alone.
+		runtime.Gosched()
 		content := raw[p.from.Off : p.from.Off+p.from.Len]
 		if sums := p.file.Chunks; sums != nil {
 			digests(content, sums[p.at/chunkSize:p.at/chunkSize+chunks(p.from.Len)])
