@@ -130,7 +130,7 @@ func (t *target) makeFiles(ctx context.Context) error {
 	t.dirs = sync.OnceValue(t.makeDirs)
 	t.raw = make(chan []byte, runtime.GOMAXPROCS(0))
 	for range cap(t.raw) {
-		t.raw <- make([]byte, 0, blockSize)
+		t.raw <- make([]byte, 0, roomy)
 	}
 	parallel := max(1, t.reader.opts.Parallel)
 	size := min(max(t.stored(needs)/int64(parallel), minRange), maxRange)
