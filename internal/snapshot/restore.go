@@ -48,7 +48,6 @@ func (r *Run) restore(ctx context.Context, dir *os.Root, progress func(done, tot
 	if err != nil {
 		return err
 	}
-	r.index.fill(s)
 	t := &target{reader: rd, state: s, index: r.index, dir: dir, progress: progress}
 	if err := t.make(ctx); err != nil {
 		return err
@@ -124,18 +123,20 @@ func (t *target) makeDirs() error {
 }
 
 // makeFiles makes the folders, fetches the blocks that live files need, in ranges,
-// and writes the files. The requests are on their way while folders are made.
+// and writes the files. What comes is found out, and asked for, while folders are made.
 func (t *target) makeFiles(ctx context.Context) error {
-	needs, empty := t.plan()
+	parallel := max(1, t.reader.opts.Parallel)
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(parallel)
 	t.dirs = sync.OnceValue(t.makeDirs)
+	g.Go(t.dirs)
+	t.index.fill(t.state)
+	needs, empty := t.plan()
 	t.raw = make(chan []byte, runtime.GOMAXPROCS(0))
 	for range cap(t.raw) {
 		t.raw <- make([]byte, 0, roomy)
 	}
-	parallel := max(1, t.reader.opts.Parallel)
 	size := min(max(t.stored(needs)/int64(parallel), minRange), maxRange)
-	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(parallel)
 	for seg, blocks := range needs {
 		for first, last := range ranges(t.state.blocks[seg], blocks, size) {
 			g.Go(func() error {
@@ -146,7 +147,6 @@ func (t *target) makeFiles(ctx context.Context) error {
 			})
 		}
 	}
-	g.Go(t.dirs)
 	if err := g.Wait(); err != nil {
 		return err
 	}
@@ -161,8 +161,9 @@ func (t *target) makeFiles(ctx context.Context) error {
 }
 
 // plan finds what is needed of each segment's blocks, and the files that need nothing.
-func (t *target) plan() (needs map[string]map[int][]piece, empty []*known) {
-	needs = map[string]map[int][]piece{}
+// The pieces of files in a segment are listed by block.
+func (t *target) plan() (needs map[string][][]piece, empty []*known) {
+	needs = map[string][][]piece{}
 	for _, k := range t.index.Paths {
 		rec := &k.Record
 		if rec.Entry.Kind != kindFile {
@@ -180,10 +181,12 @@ func (t *target) plan() (needs map[string]map[int][]piece, empty []*known) {
 		}
 		var at int64
 		for _, x := range rec.At {
-			if needs[x.Seg] == nil {
-				needs[x.Seg] = map[int][]piece{}
+			blocks := needs[x.Seg]
+			if blocks == nil {
+				blocks = make([][]piece, len(t.state.blocks[x.Seg]))
+				needs[x.Seg] = blocks
 			}
-			needs[x.Seg][x.Block] = append(needs[x.Seg][x.Block], piece{k, at, x})
+			blocks[x.Block] = append(blocks[x.Block], piece{k, at, x})
 			at += x.Len
 		}
 	}
@@ -201,17 +204,19 @@ func aligned(at []span) bool {
 }
 
 // stored adds up what the blocks take in the store.
-func (t *target) stored(needs map[string]map[int][]piece) (n int64) {
+func (t *target) stored(needs map[string][][]piece) (n int64) {
 	for seg, blocks := range needs {
-		for i := range blocks {
-			n += t.state.blocks[seg][i].Len
+		for i, pieces := range blocks {
+			if pieces != nil {
+				n += t.state.blocks[seg][i].Len
+			}
 		}
 	}
 	return n
 }
 
 // ranges yields runs of neighbouring blocks that are needed, each of about size bytes.
-func ranges(all []block, needed map[int][]piece, size int64) func(yield func(first, last int) bool) {
+func ranges(all []block, needed [][]piece, size int64) func(yield func(first, last int) bool) {
 	return func(yield func(first, last int) bool) {
 		for i := 0; i < len(all); i++ {
 			if needed[i] == nil {
@@ -234,7 +239,7 @@ func ranges(all []block, needed map[int][]piece, size int64) func(yield func(fir
 // written while more comes in.
 var storedBlocks = sync.Pool{New: func() any { return new([maxStored]byte) }}
 
-func (t *target) fetchRange(ctx context.Context, seg string, first, last int, needed map[int][]piece) error {
+func (t *target) fetchRange(ctx context.Context, seg string, first, last int, needed [][]piece) error {
 	all := t.state.blocks[seg]
 	start := all[first].Off
 	body, err := t.reader.open(ctx, seg, start, all[last].Off+all[last].Len-start)
