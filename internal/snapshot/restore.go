@@ -44,9 +44,13 @@ func (r *Run) restore(ctx context.Context, dir *os.Root, progress func(done, tot
 		return fmt.Errorf("the folder is not empty (%d names): %w", len(names), errors.Join(err, fs.ErrExist))
 	}
 	rd := r.reader()
-	s, err := rd.state(ctx)
-	if err != nil {
-		return err
+	s := r.ahead
+	r.ahead = nil
+	if s == nil {
+		var err error
+		if s, err = rd.state(ctx); err != nil {
+			return err
+		}
 	}
 	t := &target{reader: rd, state: s, index: r.index, dir: dir, progress: progress}
 	if err := t.make(ctx); err != nil {
