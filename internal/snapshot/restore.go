@@ -20,8 +20,8 @@ import (
 // A ranged GET of a restore asks for an equal share of what is needed, about: each
 // connection and each processor has a part then, and they end together. No more than
 // maxRange, so that the last ones do not take long, nor less than minRange, which is
-// much compared with a round trip.
-const minRange, maxRange = 1 << 20, 4 << 20
+// much compared with a round trip. Memory does not depend on it, but a server's work does.
+const minRange, maxRange = 1 << 20, 16 << 20
 
 func isNotFound(err error) bool { return errors.Is(err, objstore.ErrNotFound) }
 
