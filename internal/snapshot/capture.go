@@ -174,7 +174,8 @@ func copyOut(dir *os.Root, name, to string) (int64, error) {
 		return 0, err
 	}
 	n := info.Size()
-	if !clone(dst, src) {
+	// A clone of a file that was just written waits until the disk has it.
+	if n < chunkedFrom || !clone(dst, src) {
 		// Not past the size: a file that grows meanwhile must not grow without end.
 		n, err = io.Copy(dst, io.LimitReader(src, n))
 	}
