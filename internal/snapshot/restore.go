@@ -21,7 +21,7 @@ import (
 // connection and each processor has a part then, and they end together. No more than
 // maxRange, so that the last ones do not take long, nor less than minRange, which is
 // much compared with a round trip. Memory does not depend on it, but a server's work does.
-const minRange, maxRange = 1 << 20, 16 << 20
+const minRange, maxRange = 2 << 20, 16 << 20
 
 func isNotFound(err error) bool { return errors.Is(err, objstore.ErrNotFound) }
 
