@@ -9,6 +9,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Capture is what changed since the last save: copies, taken while the sandbox was
@@ -125,19 +127,22 @@ func sameMeta(a, b entry) bool {
 // errNotKept marks what the format leaves out: sockets, FIFOs, devices.
 var errNotKept = errors.New("not a file, directory or link")
 
-// describe looks at a name in a folder without following it; p is its path.
-func describe(dir *os.Root, name string, p pathname) (entry, stamp, error) {
-	info, err := dir.Lstat(name)
+// describe looks at a name in a folder, of which fd is the descriptor, without
+// following it; p is its path.
+func describe(dir *os.Root, fd int, name string, p pathname) (entry, stamp, error) {
+	var st unix.Stat_t
+	err := uninterrupted(func() error { return unix.Fstatat(fd, name, &st, unix.AT_SYMLINK_NOFOLLOW) })
 	if err != nil {
-		return entry{}, stamp{}, err
+		return entry{}, stamp{}, &fs.PathError{Op: "lstat", Path: string(p), Err: err}
 	}
-	e := entry{Path: p, Mode: uint32(info.Mode().Perm()), MTime: info.ModTime().UnixNano()}
-	switch info.Mode().Type() {
-	case 0:
-		e.Kind, e.Size = kindFile, info.Size()
-	case fs.ModeDir:
+	seen := stampOfStat(&st)
+	e := entry{Path: p, Mode: uint32(st.Mode) & uint32(fs.ModePerm), MTime: seen.MTime}
+	switch uint32(st.Mode) & unix.S_IFMT {
+	case unix.S_IFREG:
+		e.Kind, e.Size = kindFile, st.Size
+	case unix.S_IFDIR:
 		e.Kind = kindDir
-	case fs.ModeSymlink:
+	case unix.S_IFLNK:
 		e.Kind, e.Mode = kindLink, 0
 		target, err := dir.Readlink(name)
 		if err != nil {
@@ -147,7 +152,7 @@ func describe(dir *os.Root, name string, p pathname) (entry, stamp, error) {
 	default:
 		return entry{}, stamp{}, errNotKept
 	}
-	return e, stampOf(info), nil
+	return e, seen, nil
 }
 
 // copyOut copies a sandbox's file to a path of ours.
@@ -169,7 +174,8 @@ func copyOut(dir *os.Root, name, to string) (int64, error) {
 		return 0, err
 	}
 	n := info.Size()
-	if !clone(dst, src) {
+	// A clone of a file that was just written waits until the disk has it.
+	if n < chunkedFrom || !clone(dst, src) {
 		// Not past the size: a file that grows meanwhile must not grow without end.
 		n, err = io.Copy(dst, io.LimitReader(src, n))
 	}

@@ -148,9 +148,18 @@ func TestLimits(t *testing.T) {
 			set2 := DefaultOptions()
 			m.run.opts = set2
 			m.mustSave(true)
-			n := claim(t, st)
-			set(&n.run.opts)
-			if err := n.run.Restore(t.Context(), n.root, nil); !errors.Is(err, ErrTooLarge) {
+			limited := DefaultOptions()
+			set(&limited)
+			n, err := Claim(t.Context(), st, user, Writer{Alloc: "a", Node: "n"}, limited)
+			if err != nil {
+				t.Fatal(err)
+			}
+			empty, err := os.OpenRoot(t.TempDir())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer empty.Close()
+			if err := n.Restore(t.Context(), empty, nil); !errors.Is(err, ErrTooLarge) {
 				t.Errorf("restore: %v, want ErrTooLarge", err)
 			}
 		})

@@ -1,6 +1,7 @@
 package snapshot
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -65,5 +66,52 @@ func TestCutBody(t *testing.T) {
 	t.Logf("restore over a connection that breaks: %v", err)
 	if errors.Is(err, ErrCorrupt) || !errors.Is(err, objstore.ErrUnreachable) {
 		t.Errorf("a broken connection is classed as corruption (permanent)")
+	}
+}
+
+// counted counts ranged reads, and refuses them on demand.
+type counted struct {
+	objstore.Store
+	reads  atomic.Int64
+	refuse atomic.Bool
+}
+
+func (c *counted) GetRange(ctx context.Context, key string, off, n int64) (io.ReadCloser, error) {
+	c.reads.Add(1)
+	if c.refuse.Load() {
+		return nil, objstore.ErrUnreachable
+	}
+	return c.Store.GetRange(ctx, key, off, n)
+}
+
+// What a restore reads first is there with the claim, and read again if it is not.
+func TestClaimReadsAhead(t *testing.T) {
+	for name, refuse := range map[string]bool{"read": false, "refused": true} {
+		t.Run(name, func(t *testing.T) {
+			st := &counted{Store: dirStore(t)}
+			m := start(t, st)
+			m.write("a", "content")
+			m.mustSave(true)
+			st.reads.Store(0)
+			st.refuse.Store(refuse)
+			n := claim(t, st)
+			if got := st.reads.Load(); got != 1 {
+				t.Errorf("the claim made %d ranged reads, want 1", got)
+			}
+			st.refuse.Store(false)
+			if err := n.run.Restore(t.Context(), n.root, nil); err != nil {
+				t.Fatal(err)
+			}
+			want := int64(2) // metadata, content
+			if refuse {
+				want++
+			}
+			if got := st.reads.Load(); got != want {
+				t.Errorf("%d ranged reads in all, want %d", got, want)
+			}
+			if got := tree(t, n.path)["a"]; got == "" {
+				t.Error("the file is not there")
+			}
+		})
 	}
 }

@@ -20,8 +20,8 @@ import (
 // A ranged GET of a restore asks for an equal share of what is needed, about: each
 // connection and each processor has a part then, and they end together. No more than
 // maxRange, so that the last ones do not take long, nor less than minRange, which is
-// much compared with a round trip.
-const minRange, maxRange = 1 << 20, 4 << 20
+// much compared with a round trip. Memory does not depend on it, but a server's work does.
+const minRange, maxRange = 2 << 20, 16 << 20
 
 func isNotFound(err error) bool { return errors.Is(err, objstore.ErrNotFound) }
 
@@ -44,11 +44,14 @@ func (r *Run) restore(ctx context.Context, dir *os.Root, progress func(done, tot
 		return fmt.Errorf("the folder is not empty (%d names): %w", len(names), errors.Join(err, fs.ErrExist))
 	}
 	rd := r.reader()
-	s, err := rd.state(ctx)
-	if err != nil {
-		return err
+	s := r.ahead
+	r.ahead = nil
+	if s == nil {
+		var err error
+		if s, err = rd.state(ctx); err != nil {
+			return err
+		}
 	}
-	r.index.fill(s)
 	t := &target{reader: rd, state: s, index: r.index, dir: dir, progress: progress}
 	if err := t.make(ctx); err != nil {
 		return err
@@ -124,18 +127,20 @@ func (t *target) makeDirs() error {
 }
 
 // makeFiles makes the folders, fetches the blocks that live files need, in ranges,
-// and writes the files. The requests are on their way while folders are made.
+// and writes the files. What comes is found out, and asked for, while folders are made.
 func (t *target) makeFiles(ctx context.Context) error {
-	needs, empty := t.plan()
-	t.dirs = sync.OnceValue(t.makeDirs)
-	t.raw = make(chan []byte, runtime.GOMAXPROCS(0))
-	for range cap(t.raw) {
-		t.raw <- make([]byte, 0, blockSize)
-	}
 	parallel := max(1, t.reader.opts.Parallel)
-	size := min(max(t.stored(needs)/int64(parallel), minRange), maxRange)
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(parallel)
+	t.dirs = sync.OnceValue(t.makeDirs)
+	g.Go(t.dirs)
+	t.index.fill(t.state)
+	needs, empty := t.plan()
+	t.raw = make(chan []byte, runtime.GOMAXPROCS(0))
+	for range cap(t.raw) {
+		t.raw <- make([]byte, 0, roomy)
+	}
+	size := min(max(t.stored(needs)/int64(parallel), minRange), maxRange)
 	for seg, blocks := range needs {
 		for first, last := range ranges(t.state.blocks[seg], blocks, size) {
 			g.Go(func() error {
@@ -146,7 +151,6 @@ func (t *target) makeFiles(ctx context.Context) error {
 			})
 		}
 	}
-	g.Go(t.dirs)
 	if err := g.Wait(); err != nil {
 		return err
 	}
@@ -161,8 +165,9 @@ func (t *target) makeFiles(ctx context.Context) error {
 }
 
 // plan finds what is needed of each segment's blocks, and the files that need nothing.
-func (t *target) plan() (needs map[string]map[int][]piece, empty []*known) {
-	needs = map[string]map[int][]piece{}
+// The pieces of files in a segment are listed by block.
+func (t *target) plan() (needs map[string][][]piece, empty []*known) {
+	needs = map[string][][]piece{}
 	for _, k := range t.index.Paths {
 		rec := &k.Record
 		if rec.Entry.Kind != kindFile {
@@ -180,10 +185,12 @@ func (t *target) plan() (needs map[string]map[int][]piece, empty []*known) {
 		}
 		var at int64
 		for _, x := range rec.At {
-			if needs[x.Seg] == nil {
-				needs[x.Seg] = map[int][]piece{}
+			blocks := needs[x.Seg]
+			if blocks == nil {
+				blocks = make([][]piece, len(t.state.blocks[x.Seg]))
+				needs[x.Seg] = blocks
 			}
-			needs[x.Seg][x.Block] = append(needs[x.Seg][x.Block], piece{k, at, x})
+			blocks[x.Block] = append(blocks[x.Block], piece{k, at, x})
 			at += x.Len
 		}
 	}
@@ -201,17 +208,19 @@ func aligned(at []span) bool {
 }
 
 // stored adds up what the blocks take in the store.
-func (t *target) stored(needs map[string]map[int][]piece) (n int64) {
+func (t *target) stored(needs map[string][][]piece) (n int64) {
 	for seg, blocks := range needs {
-		for i := range blocks {
-			n += t.state.blocks[seg][i].Len
+		for i, pieces := range blocks {
+			if pieces != nil {
+				n += t.state.blocks[seg][i].Len
+			}
 		}
 	}
 	return n
 }
 
 // ranges yields runs of neighbouring blocks that are needed, each of about size bytes.
-func ranges(all []block, needed map[int][]piece, size int64) func(yield func(first, last int) bool) {
+func ranges(all []block, needed [][]piece, size int64) func(yield func(first, last int) bool) {
 	return func(yield func(first, last int) bool) {
 		for i := 0; i < len(all); i++ {
 			if needed[i] == nil {
@@ -234,7 +243,7 @@ func ranges(all []block, needed map[int][]piece, size int64) func(yield func(fir
 // written while more comes in.
 var storedBlocks = sync.Pool{New: func() any { return new([maxStored]byte) }}
 
-func (t *target) fetchRange(ctx context.Context, seg string, first, last int, needed map[int][]piece) error {
+func (t *target) fetchRange(ctx context.Context, seg string, first, last int, needed [][]piece) error {
 	all := t.state.blocks[seg]
 	start := all[first].Off
 	body, err := t.reader.open(ctx, seg, start, all[last].Off+all[last].Len-start)
@@ -273,6 +282,10 @@ func (t *target) writeBlock(in *folder, seg string, i int, stored []byte, pieces
 	}
 	inOrder(pieces)
 	for _, p := range pieces {
+		// A goroutine that goes on for 10 ms is taken for one that a call holds up: Go's
+		// monitor hands its processor to another thread at its next call, and then looks
+		// every 20 µs. Whoever lets others run is left alone.
+		runtime.Gosched()
 		content := raw[p.from.Off : p.from.Off+p.from.Len]
 		if sums := p.file.Chunks; sums != nil {
 			digests(content, sums[p.at/chunkSize:p.at/chunkSize+chunks(p.from.Len)])

@@ -34,6 +34,7 @@ type Run struct {
 	keptSeq  uint64 // the last snapshot that went into the history, and when
 	keptAt   time.Time
 	worn     map[string]bool // segments that the next save writes anew
+	ahead    *state          // what Claim read for Restore; nil if it could not be read
 }
 
 // Memento is what a run needs to go on after its process was replaced. It is
@@ -64,7 +65,23 @@ func Claim(ctx context.Context, st objstore.Store, u sandbox.User, w Writer, o O
 	if r.sealer, err = seal(o.Keys, &next); err != nil {
 		return nil, fmt.Errorf("claim %s: %w", u, err)
 	}
-	if err := r.putHead(ctx, next); err != nil {
+	// What a restore reads first is read while the claim is on its way: no claim changes
+	// it. What could not be read Restore reads again, and says why.
+	rctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	ahead := make(chan *state, 1)
+	go func(rd *reader) {
+		s, err := rd.state(rctx)
+		if err != nil {
+			s = nil
+		}
+		ahead <- s
+	}(r.reader())
+	if err = r.putHead(ctx, next); err != nil {
+		cancel()
+	}
+	r.ahead = <-ahead
+	if err != nil {
 		return nil, fmt.Errorf("claim %s: %w", u, err)
 	}
 	return r, nil

@@ -87,46 +87,49 @@ func (s *scanner) names(path string) (below []string, err error) {
 		return nil, err
 	}
 	defer dir.Close()
-	f, err := dir.Open(".")
+	self, err := dir.Open(".")
 	if err != nil {
 		return nil, err
 	}
-	entries, err := f.ReadDir(-1)
-	f.Close()
+	defer self.Close()
+	// Names only: ReadDir looks at each of them, in a folder that os.Root opened.
+	names, err := self.Readdirnames(-1)
 	if err != nil && !gone(err) {
 		return nil, err
 	}
-	for _, d := range entries {
+	fd := int(self.Fd())
+	for _, name := range names {
 		if err := s.ctx.Err(); err != nil {
 			return nil, err
 		}
-		p := d.Name()
+		p := name
 		if path != "." {
-			p = path + "/" + p
+			p = path + "/" + name
 		}
 		if s.run.skip.match(p) || pathname(p).check() != nil {
 			continue
 		}
-		if err := s.path(dir, d.Name(), pathname(p)); err != nil {
+		e, st, err := describe(dir, fd, name, pathname(p))
+		switch {
+		case errors.Is(err, errNotKept), gone(err):
+			s.skip()
+			continue
+		case err != nil:
 			return nil, err
 		}
-		if d.IsDir() {
+		if err := s.path(dir, name, e, st); err != nil {
+			return nil, err
+		}
+		if e.Kind == kindDir {
 			below = append(below, p)
 		}
 	}
 	return below, nil
 }
 
-// path looks at one name in dir, and copies it out if it changed.
-func (s *scanner) path(dir *os.Root, name string, p pathname) error {
-	e, st, err := describe(dir, name, p)
-	switch {
-	case errors.Is(err, errNotKept), gone(err):
-		s.skip()
-		return nil
-	case err != nil:
-		return err
-	}
+// path takes one name in dir to account, and copies it out if it changed.
+func (s *scanner) path(dir *os.Root, name string, e entry, st stamp) error {
+	p := e.Path
 	was := s.run.index.Paths[p]
 	if was != nil {
 		was.seen = s.run.index.scan

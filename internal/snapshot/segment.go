@@ -18,6 +18,10 @@ const (
 	blockSize = 1 << 20            // of content, at most, in one block
 	maxStored = blockSize + 64<<10 // of a block as stored: zstd adds little to what does not compress
 	maxMeta   = 256 << 20          // of one segment's metadata, decompressed
+	// roomy is the space in which a block of content is decompressed fastest: where one of
+	// zstd's own blocks (128 KiB, RFC 8878, section 3.1.1.2) still fits with some bytes to
+	// spare, the decoder copies 16 bytes at a time without looking.
+	roomy = blockSize + 128<<10 + 16
 )
 
 // kind of an entry.

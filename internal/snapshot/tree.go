@@ -111,9 +111,7 @@ func (t *Tree) block(ctx context.Context, seg string, i int) ([]byte, error) {
 
 // Write writes the whole tree into dir, which must be empty, as a restore does.
 func (t *Tree) Write(ctx context.Context, dir *os.Root, progress func(done, total int64)) error {
-	x := newIndex()
-	x.fill(t.state)
-	return (&target{reader: t.reader, state: t.state, index: x, dir: dir, progress: progress}).make(ctx)
+	return (&target{reader: t.reader, state: t.state, index: newIndex(), dir: dir, progress: progress}).make(ctx)
 }
 
 // Verified says what a Verify read.
