@@ -65,10 +65,17 @@ func (d *Drain) left(from net.Addr) {
 	}
 }
 
+// Server is what Run shuts down: an http.Server, or one that serves for it.
+type Server interface {
+	// Shutdown returns ctx's error if requests were still running at its end.
+	Shutdown(ctx context.Context) error
+	Close() error
+}
+
 // Run shuts srv down: it waits delay with readiness failing, stops accepting,
 // gives requests until timeout, and then closes what was upgraded with 1012
 // (RFC 6455, "service restart"). It returns an error if requests were cut off.
-func (d *Drain) Run(srv *http.Server, delay, timeout time.Duration) error {
+func (d *Drain) Run(srv Server, delay, timeout time.Duration) error {
 	d.once.Do(func() { close(d.begun) })
 	time.Sleep(delay) // load balancers and Consul must see readiness fail
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
