@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"net"
 	"net/http"
@@ -107,6 +108,9 @@ func (w *writer) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 // Flush passes on what was written.
 func (w *writer) Flush() { http.NewResponseController(w.ResponseWriter).Flush() }
+
+// ReadFrom lets the server move a body from one connection to another.
+func (w *writer) ReadFrom(r io.Reader) (int64, error) { return io.Copy(w.ResponseWriter, r) }
 
 // Hijack tracks the connection until it is closed.
 func (w *writer) Hijack() (net.Conn, *bufio.ReadWriter, error) {

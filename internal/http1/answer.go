@@ -227,7 +227,7 @@ func (a *answer) send(p []byte) {
 	switch {
 	case a.err != nil || len(a.out)+len(p) == 0:
 	case len(p) == 0:
-		_, a.err = a.conn.tcp.Write(a.out)
+		_, a.err = a.conn.direct.Write(a.out)
 	case len(a.out) == 0:
 		_, a.err = a.conn.tcp.Write(p)
 	default:

@@ -8,6 +8,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"openclaw-sandbox/internal/nonblock"
 )
 
 // inSize is what is read at once. A plain request's head fits. It is the size of
@@ -28,6 +30,7 @@ type conn struct {
 	server *Server
 	tcp    *net.TCPConn
 	raw    syscall.RawConn
+	direct *nonblock.Conn
 	remote string
 
 	state   atomic.Uint32
@@ -108,13 +111,11 @@ func (c *conn) read(fd uintptr) bool {
 	if c.x == nil {
 		c.x = c.server.pool.Get().(*exchange)
 	}
-	n, again, err := readSome(int(fd), c.x.in[c.x.have:])
-	if again {
-		c.giveBack() // there were none in it
+	c.x.have, c.err = nonblock.Read(int(fd), c.x.in[:])
+	if nonblock.Again(c.err) {
+		c.giveBack()
 		return false
 	}
-	c.x.have += n
-	c.err = err
 	return true
 }
 

@@ -39,40 +39,56 @@ func parse(b []byte, h *head, fields http.Header) bool {
 	if h.method != http.MethodGet && h.method != http.MethodHead || version != "HTTP/1.1" || !h.parseTarget() {
 		return false
 	}
-	n := strings.Count(rest, "\n")
+	if !ReadFields(rest, fields, plain) {
+		return false
+	}
+	host := fields["Host"]
+	if len(host) != 1 || !only(host[0], &hostBytes) {
+		return false
+	}
+	h.host = host[0]
+	delete(fields, "Host")
+	if p := fields["Pragma"]; len(p) > 0 && p[0] == "no-cache" && fields["Cache-Control"] == nil {
+		fields["Cache-Control"] = []string{"no-cache"} // as net/http does (RFC 9111 section 5.4)
+	}
+	return true
+}
+
+// ReadFields adds the lines of text, each with CRLF at its end, to fields under their
+// canonical names. It reports false for more than 64 lines, for a field for which
+// takes does not hold, and for any line that is not strictly a field of printable
+// bytes: also for what net/http or RFC 9112 would let pass, as a folded line or one
+// that ends with LF alone. fields may have some of the lines then.
+func ReadFields(text string, fields http.Header, takes func(name, value string) bool) bool {
+	n := strings.Count(text, "\n")
 	if n > maxFields {
 		return false
 	}
 	values := make([]string, n) // one allocation for all of them
-	h.host = ""
-	for rest != "" {
+	for text != "" {
 		// The colon is looked for in all of it: if it is not in this line, the name
 		// has a line break in it, and is no token.
-		at := strings.IndexByte(rest, ':')
+		at := strings.IndexByte(text, ':')
 		if at < 0 {
 			return false
 		}
-		name, ok := canonical(rest[:at])
+		name, ok := canonical(text[:at])
 		if !ok {
 			return false
 		}
 		at++
 		to := at
-		for rest[to] >= ' ' && rest[to] != 0x7f || rest[to] == '\t' {
-			to++ // it ends with CRLF
+		for to < len(text) && (text[to] >= ' ' && text[to] != 0x7f || text[to] == '\t') {
+			to++
 		}
-		value := strings.Trim(rest[at:to], " \t")
-		if rest[to] != '\r' || rest[to+1] != '\n' || !plain(name, value) {
+		if to+1 >= len(text) || text[to] != '\r' || text[to+1] != '\n' {
 			return false
 		}
-		rest = rest[to+2:]
-		if name == "Host" {
-			if h.host != "" || !only(value, &hostBytes) {
-				return false
-			}
-			h.host = value
-			continue
+		value := strings.Trim(text[at:to], " \t")
+		if !takes(name, value) {
+			return false
 		}
+		text = text[to+2:]
 		if have, ok := fields[name]; ok {
 			fields[name] = append(have, value)
 			continue
@@ -80,10 +96,7 @@ func parse(b []byte, h *head, fields http.Header) bool {
 		values[0] = value
 		fields[name], values = values[:1:1], values[1:]
 	}
-	if p := fields["Pragma"]; len(p) > 0 && p[0] == "no-cache" && fields["Cache-Control"] == nil {
-		fields["Cache-Control"] = []string{"no-cache"} // as net/http does (RFC 9111 section 5.4)
-	}
-	return h.host != ""
+	return true
 }
 
 // parseTarget takes a target of the origin form (RFC 9112 section 3.2.1).

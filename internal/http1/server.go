@@ -16,6 +16,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"openclaw-sandbox/internal/nonblock"
 )
 
 const (
@@ -149,7 +151,7 @@ func (s *Server) take(nc net.Conn) {
 		nc.Close()
 		return
 	}
-	c := &conn{server: s, tcp: tcp, raw: raw, remote: tcp.RemoteAddr().String()}
+	c := &conn{server: s, tcp: tcp, raw: raw, direct: nonblock.New(tcp), remote: tcp.RemoteAddr().String()}
 	c.since.Store(s.clock.Load())
 	s.mu.Lock()
 	if s.closing.Load() {
