@@ -10,21 +10,35 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"openclaw-sandbox/internal/config"
+	"openclaw-sandbox/internal/drain"
 	"openclaw-sandbox/internal/front"
+	"openclaw-sandbox/internal/http1"
 )
 
 // listening is a server on its listener.
 type listening struct {
 	server   *http.Server
 	listener net.Listener
+	plain    *http1.Server // serves for server; nil with TLS
 }
 
 // run serves until the server is closed, by TLS if it is set up for it.
 func (l *listening) run() error {
-	if l.server.TLSConfig != nil {
+	switch {
+	case l.plain != nil:
+		return ignore(l.plain.Serve(l.listener), http.ErrServerClosed)
+	case l.server.TLSConfig != nil:
 		return ignore(l.server.ServeTLS(l.listener, "", ""), http.ErrServerClosed)
 	}
 	return ignore(l.server.Serve(l.listener), http.ErrServerClosed)
+}
+
+// drains is what ends the server.
+func (l *listening) drains() drain.Server {
+	if l.plain != nil {
+		return l.plain
+	}
+	return l.server
 }
 
 // listeners are the router's: the one for its clients, and those beside.
@@ -76,6 +90,8 @@ func (s *server) listen(c config.Config) (_ *listeners, err error) {
 			return nil, err
 		}
 		l.main.server.TLSConfig = s.front.Config()
+	} else {
+		l.main.plain = http1.New(l.main.server)
 	}
 	if c.RedirectListen != "" {
 		_, port, err := net.SplitHostPort(l.main.listener.Addr().String())

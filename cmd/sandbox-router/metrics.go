@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/netip"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -24,6 +25,7 @@ import (
 type metrics struct {
 	registry *prometheus.Registry
 	requests *prometheus.CounterVec
+	classes  [6]atomic.Pointer[prometheus.Counter] // of requests, by the first digit
 	wakes    *prometheus.HistogramVec
 	acts     *prometheus.CounterVec
 	webhooks *prometheus.CounterVec
@@ -116,5 +118,16 @@ func (m *metrics) handler() http.Handler {
 
 // count counts an answer by its class.
 func (m *metrics) count(a answered) {
-	m.requests.WithLabelValues(strconv.Itoa(a.status/100) + "xx").Inc()
+	class := a.status / 100
+	if class >= len(m.classes) {
+		m.requests.WithLabelValues(strconv.Itoa(class) + "xx").Inc()
+		return
+	}
+	counter := m.classes[class].Load()
+	if counter == nil { // a class shows when it has been seen
+		made := m.requests.WithLabelValues(strconv.Itoa(class) + "xx")
+		counter = &made
+		m.classes[class].Store(counter)
+	}
+	(*counter).Inc()
 }

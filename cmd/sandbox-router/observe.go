@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"crypto/rand"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -72,6 +73,13 @@ func (s *observer) WriteHeader(code int) {
 func (s *observer) Write(b []byte) (int, error) {
 	n, err := s.ResponseWriter.Write(b)
 	s.answered.bytes += int64(n)
+	return n, err
+}
+
+// ReadFrom lets the server move a body from one connection to another.
+func (s *observer) ReadFrom(r io.Reader) (int64, error) {
+	n, err := io.Copy(s.ResponseWriter, r)
+	s.answered.bytes += n
 	return n, err
 }
 

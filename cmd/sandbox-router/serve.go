@@ -119,7 +119,7 @@ func serve(ctx context.Context, c config.Config, signals <-chan os.Signal, load 
 	<-ctx.Done()
 	c = *s.config.Load()
 	log.Info("draining", "delay", c.DrainDelay, "timeout", c.DrainTimeout, "websockets", draining.Open())
-	err = draining.Run(l.main.server, c.DrainDelay, c.DrainTimeout)
+	err = draining.Run(l.main.drains(), c.DrainDelay, c.DrainTimeout)
 	end()
 	launcher.Wait()
 	px.Close()

@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"net"
 	"net/http"
@@ -73,10 +74,17 @@ func (d *Drain) left(from net.Addr) {
 	}
 }
 
+// Server is what Run shuts down: an http.Server, or one that serves for it.
+type Server interface {
+	// Shutdown returns ctx's error if requests were still running at its end.
+	Shutdown(ctx context.Context) error
+	Close() error
+}
+
 // Run shuts srv down: it waits delay with readiness failing, stops accepting,
 // gives requests until timeout, and then closes what was upgraded with 1012
 // (RFC 6455, "service restart"). It returns an error if requests were cut off.
-func (d *Drain) Run(srv *http.Server, delay, timeout time.Duration) error {
+func (d *Drain) Run(srv Server, delay, timeout time.Duration) error {
 	d.once.Do(func() { close(d.begun) })
 	time.Sleep(delay) // load balancers and Consul must see readiness fail
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
@@ -108,6 +116,9 @@ func (w *writer) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 // Flush passes on what was written.
 func (w *writer) Flush() { http.NewResponseController(w.ResponseWriter).Flush() }
+
+// ReadFrom lets the server move a body from one connection to another.
+func (w *writer) ReadFrom(r io.Reader) (int64, error) { return io.Copy(w.ResponseWriter, r) }
 
 // Hijack tracks the connection until it is closed.
 func (w *writer) Hijack() (net.Conn, *bufio.ReadWriter, error) {

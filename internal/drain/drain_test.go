@@ -16,17 +16,19 @@ import (
 	"time"
 
 	"github.com/gorilla/websocket"
+
+	"openclaw-sandbox/internal/http1/http1test"
 )
 
 // server is a drained server around h, and the end of its Run.
-func server(t *testing.T, h http.Handler, delay, timeout time.Duration) (srv *httptest.Server, d *Drain, end func() <-chan error) {
+func server(t *testing.T, h http.Handler, delay, timeout time.Duration) (srv *http1test.Server, d *Drain, end func() <-chan error) {
 	t.Helper()
 	d = New()
-	srv = httptest.NewServer(d.Handler(h))
+	srv = http1test.NewServer(d.Handler(h))
 	t.Cleanup(srv.Close)
 	return srv, d, func() <-chan error {
 		done := make(chan error, 1)
-		go func() { done <- d.Run(srv.Config, delay, timeout) }()
+		go func() { done <- d.Run(srv.Server, delay, timeout) }()
 		return done
 	}
 }
@@ -132,7 +134,7 @@ func socket(t *testing.T, send <-chan []byte) http.Handler {
 	return &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(to) }, ErrorLog: log.New(io.Discard, "", 0)}
 }
 
-func open(t *testing.T, srv *httptest.Server) *websocket.Conn {
+func open(t *testing.T, srv *http1test.Server) *websocket.Conn {
 	t.Helper()
 	conn, _, err := websocket.DefaultDialer.Dial("ws"+strings.TrimPrefix(srv.URL, "http"), nil)
 	if err != nil {
@@ -237,7 +239,7 @@ func hijack(t *testing.T) (*Drain, *conn, net.Conn, func() <-chan error) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { client.Close() })
-	fmt.Fprint(client, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+	fmt.Fprint(client, "GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
 	return d, receive(t, got, "connection"), client, end
 }
 

@@ -15,10 +15,16 @@ import (
 )
 
 func TestRequests(t *testing.T) {
+	for _, front := range fronts {
+		t.Run(front.name, func(t *testing.T) { testRequests(t, front.serve) })
+	}
+}
+
+func testRequests(t *testing.T, serve func(*testing.T, http.Handler) net.Addr) {
 	for _, c := range requests {
 		t.Run(c.section+" "+c.rule, func(t *testing.T) {
 			g := newRawGateway(t)
-			got := statuses(through(t, c.raw, g.Addr().String()))
+			got := statuses(through(t, serve, c.raw, g.Addr().String()))
 			if got != c.statuses {
 				t.Errorf("statuses = %s, want %s", got, c.statuses)
 			}
@@ -36,6 +42,12 @@ func TestRequests(t *testing.T) {
 }
 
 func TestAnswers(t *testing.T) {
+	for _, front := range fronts {
+		t.Run(front.name, func(t *testing.T) { testAnswers(t, front.serve) })
+	}
+}
+
+func testAnswers(t *testing.T, serve func(*testing.T, http.Handler) net.Addr) {
 	for _, c := range answers {
 		t.Run(c.section+" "+c.rule, func(t *testing.T) {
 			addr := talker(t, func(conn *net.TCPConn, br *bufio.Reader, _ *http.Request) {
@@ -45,7 +57,7 @@ func TestAnswers(t *testing.T) {
 				}
 				io.Copy(io.Discard, br)
 			})
-			got := through(t, cmp.Or(c.request, get("")), addr)
+			got := through(t, serve, cmp.Or(c.request, get("")), addr)
 			if len(c.client) == len("502") {
 				got = statuses(got)
 			} else {
@@ -81,7 +93,7 @@ func TestConformanceDoc(t *testing.T) {
 	b.WriteString(`# HTTP as the router speaks it
 
 What happens to a request on its way to a gateway, and to an answer on its way back, by rule of RFC 9110 (HTTP semantics) and RFC 9112 (HTTP/1.1). In front is Go's net/http,
-towards the gateway a client of our own ([architecture.md](architecture.md)). Written from the tests, which send each row byte by byte:
+but for plain GET and HEAD requests, of which internal/http1 takes a strict part; all of this holds with either. Towards the gateway a client of our own ([architecture.md](architecture.md)). Written from the tests, which send each row byte by byte:
 ` + "`WRITE_DOCS=1 go test -run TestConformanceDoc ./internal/proxy`" + `.
 
 The router adds no Via (RFC 9110 section 7.6.3 asks for it): it is the gateway's own front, not a proxy of the client's. It says where a request came from by X-Forwarded-For.

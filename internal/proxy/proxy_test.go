@@ -18,16 +18,18 @@ import (
 	"time"
 
 	"github.com/gorilla/websocket"
+
+	"openclaw-sandbox/internal/http1/http1test"
 )
 
 // front is a proxy before gateway, as a server.
-func front(t *testing.T, c Config, target func() Target) *httptest.Server {
+func front(t *testing.T, c Config, target func() Target) *http1test.Server {
 	t.Helper()
 	if c.DialTimeout == 0 {
 		c = Config{DialTimeout: 5 * time.Second, IdleTimeout: 4 * time.Second, ForwardedClient: "192.0.2.1", Scheme: "http"}
 	}
 	p := New(c, slog.New(slog.DiscardHandler))
-	srv := httptest.NewServer(forward(p, target))
+	srv := http1test.NewServer(forward(p, target))
 	t.Cleanup(func() { srv.Close(); p.Close() })
 	return srv
 }
@@ -196,7 +198,7 @@ func TestUnreached(t *testing.T) {
 	gateway := httptest.NewServer(nil)
 	closed := to("g1", gateway)
 	gateway.Close()
-	for name, srv := range map[string]*httptest.Server{
+	for name, srv := range map[string]*http1test.Server{
 		"a closed port": front(t, Config{}, closed),
 		"a node away":   front(t, Config{DialTimeout: time.Nanosecond, ForwardedClient: "192.0.2.1"}, closed),
 	} {

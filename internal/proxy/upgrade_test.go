@@ -16,6 +16,7 @@ import (
 	"github.com/gorilla/websocket"
 
 	"openclaw-sandbox/internal/drain"
+	"openclaw-sandbox/internal/http1/http1test"
 )
 
 const patience = 20 * time.Second
@@ -63,7 +64,7 @@ func gateway(t *testing.T, answer string) (Target, <-chan *http.Request) {
 }
 
 // ask sends a request for a WebSocket, and extra behind it.
-func ask(t *testing.T, srv *httptest.Server, header, extra string) (net.Conn, *bufio.Reader) {
+func ask(t *testing.T, srv *http1test.Server, header, extra string) (net.Conn, *bufio.Reader) {
 	t.Helper()
 	conn, err := net.Dial("tcp", srv.Listener.Addr().String())
 	if err != nil {
@@ -185,7 +186,7 @@ func TestUpgradeDrains(t *testing.T) {
 	defer p.Close()
 	returned := make(chan struct{}, 1)
 	d := drain.New()
-	srv := httptest.NewServer(d.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	srv := http1test.NewServer(d.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		p.Forward(w, r, target)
 		returned <- struct{}{}
 	})))
@@ -229,7 +230,7 @@ func TestUpgradeEndsWithTheProxy(t *testing.T) {
 	}))
 	defer gateway.Close()
 	p := New(Config{DialTimeout: 5 * time.Second, ForwardedClient: "192.0.2.1"}, slog.New(slog.DiscardHandler))
-	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { p.Forward(w, r, to("g1", gateway)()) }))
+	srv := http1test.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { p.Forward(w, r, to("g1", gateway)()) }))
 	defer srv.Close()
 	conn, _, err := websocket.DefaultDialer.Dial("ws"+strings.TrimPrefix(srv.URL, "http"), nil)
 	if err != nil {

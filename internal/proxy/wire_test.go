@@ -4,13 +4,17 @@ import (
 	"bufio"
 	"bytes"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"openclaw-sandbox/internal/http1/http1test"
 )
 
 // rawGateway records what it gets, byte by byte and per connection, and answers
@@ -78,12 +82,32 @@ func (g *rawGateway) serve(c net.Conn) {
 // breaksOff ends what a client sends, though more was promised.
 const breaksOff = "<the end>"
 
-// through sends raw through net/http's server and the proxy, and returns what comes
-// back until the connection ends.
-func through(t *testing.T, raw, addr string) string {
+// fronts are the servers that may stand in front of the proxy: the router's own, and
+// net/http's, which it has with TLS.
+var fronts = []struct {
+	name  string
+	serve func(t *testing.T, h http.Handler) net.Addr
+}{
+	{"http1", func(t *testing.T, h http.Handler) net.Addr {
+		srv := http1test.NewServer(h)
+		t.Cleanup(srv.Close)
+		return srv.Listener.Addr()
+	}},
+	{"net/http", func(t *testing.T, h http.Handler) net.Addr {
+		srv := httptest.NewServer(h)
+		t.Cleanup(srv.Close)
+		return srv.Listener.Addr()
+	}},
+}
+
+// through sends raw through a server and the proxy, and returns what comes back until
+// the connection ends.
+func through(t *testing.T, serve func(*testing.T, http.Handler) net.Addr, raw, addr string) string {
 	t.Helper()
-	srv := front(t, Config{}, func() Target { return Target{User: "alice", Generation: "g1", Addr: addr} })
-	c, err := net.Dial("tcp", srv.Listener.Addr().String())
+	p := New(Config{DialTimeout: 5 * time.Second, IdleTimeout: 4 * time.Second, ForwardedClient: "192.0.2.1", Scheme: "http"}, slog.New(slog.DiscardHandler))
+	t.Cleanup(p.Close)
+	front := serve(t, forward(p, func() Target { return Target{User: "alice", Generation: "g1", Addr: addr} }))
+	c, err := net.Dial("tcp", front.String())
 	if err != nil {
 		t.Fatal(err)
 	}

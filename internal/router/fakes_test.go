@@ -5,7 +5,6 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
-	"net/http/httptest"
 	"strings"
 	"sync"
 	"testing"
@@ -14,6 +13,7 @@ import (
 	"openclaw-sandbox/internal/activity"
 	"openclaw-sandbox/internal/catalog"
 	"openclaw-sandbox/internal/chat/chattest"
+	"openclaw-sandbox/internal/http1/http1test"
 	"openclaw-sandbox/internal/identity"
 	"openclaw-sandbox/internal/proxy"
 	"openclaw-sandbox/internal/sandbox"
@@ -193,7 +193,7 @@ func startWith(t *testing.T, m identity.Method, hold time.Duration, change func(
 	}
 	rt := New(Config{Domain: "claw.test", HoldTimeout: hold}, m, s, s, s.clients, px, s.drain, log)
 	change(rt)
-	srv := httptest.NewServer(rt)
+	srv := http1test.NewServer(rt)
 	t.Cleanup(func() { srv.CloseClientConnections(); srv.Close(); px.Close() })
 	s.url = srv.URL
 	return s

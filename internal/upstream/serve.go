@@ -62,6 +62,7 @@ type exchange struct {
 	modify  func(*http.Response) error
 	sender  *sender // of a request with a body
 	begun   bool    // the answer's head was passed on
+	body    sized   // of the answer, if quick read its head
 }
 
 // again tells whether the request had no answer and may be sent once more.
@@ -82,7 +83,7 @@ func (x *exchange) again(err error) bool {
 // run sends the request, whose head is at the start of buf, and passes the answer
 // on. Whatever happens, nothing of it still runs when it returns.
 func (x *exchange) run(buf []byte) (err error) {
-	stop := context.AfterFunc(x.r.Context(), x.c.abort)
+	stop := afterEnd(x.r.Context(), x.c.abort)
 	reusable := false
 	defer func() {
 		gone := x.r.Context().Err() != nil // before halt, which ends it itself
@@ -140,7 +141,11 @@ func (x *exchange) run(buf []byte) (err error) {
 	}
 	announced := x.passHead(resp)
 	if !ended {
-		if err := x.passBody(resp, buf); err != nil {
+		pass := x.passBody
+		if x.wholesale(resp) {
+			pass = x.moveBody
+		}
+		if err := pass(resp, buf); err != nil {
 			return err
 		}
 		passTrailers(x.w, resp, announced)
@@ -149,9 +154,24 @@ func (x *exchange) run(buf []byte) (err error) {
 	return nil
 }
 
+// afterEnd is context.AfterFunc, which makes more of it than a context needs that can
+// do that itself.
+func afterEnd(ctx context.Context, f func()) (stop func() bool) {
+	if able, ok := ctx.(interface {
+		AfterFunc(func()) func() bool
+	}); ok {
+		return able.AfterFunc(f)
+	}
+	return context.AfterFunc(ctx, f)
+}
+
 // readHead reads the answer's head, and passes informational ones on.
 func (x *exchange) readHead() (*http.Response, error) {
 	for {
+		if resp := x.quick(); resp != nil {
+			x.headRead()
+			return resp, nil
+		}
 		resp, err := http.ReadResponse(x.c.br, x.r)
 		switch {
 		case x.c.tooLarge:
@@ -174,15 +194,20 @@ func (x *exchange) readHead() (*http.Response, error) {
 		case resp.StatusCode < 200:
 			x.inform(resp)
 		default:
-			x.c.unbounded()
-			if x.sender != nil {
-				x.sender.answer()
-			}
-			if x.pool.client.o.HeadTimeout > 0 {
-				x.c.SetReadDeadline(time.Time{})
-			}
+			x.headRead()
 			return resp, nil
 		}
+	}
+}
+
+// headRead ends the bounds that a head has.
+func (x *exchange) headRead() {
+	x.c.unbounded()
+	if x.sender != nil {
+		x.sender.answer()
+	}
+	if x.pool.client.o.HeadTimeout > 0 {
+		x.c.SetReadDeadline(time.Time{})
 	}
 }
 
@@ -296,12 +321,40 @@ func (x *exchange) passBody(resp *http.Response, buf []byte) error {
 			}
 		}
 		if err == io.EOF {
-			return nil
+			return nil // the server sends what is left, with the end
 		}
 		if err != nil {
 			return fmt.Errorf("read the gateway's answer: %w", err)
 		}
 	}
+}
+
+// wholesale tells whether the rest of the body is worth moving from connection to
+// connection, without its bytes passing through here.
+func (x *exchange) wholesale(resp *http.Response) bool {
+	if x.modify != nil || resp.ContentLength-int64(x.c.br.Buffered()) < wholesaleSize {
+		return false
+	}
+	_, from := x.c.Conn.(*net.TCPConn)
+	_, to := x.w.(io.ReaderFrom)
+	return from && to
+}
+
+// moveBody is passBody for a body for which wholesale holds.
+func (x *exchange) moveBody(resp *http.Response, _ []byte) error {
+	begin, _ := x.c.br.Peek(x.c.br.Buffered()) // all of it is of the body, which is longer
+	if _, err := x.w.Write(begin); err != nil {
+		return err
+	}
+	rest := &io.LimitedReader{R: x.c.Conn, N: resp.ContentLength - int64(len(begin))}
+	x.c.br.Discard(len(begin))
+	if _, err := x.w.(io.ReaderFrom).ReadFrom(rest); err != nil {
+		return fmt.Errorf("move the gateway's answer: %w", err)
+	}
+	if rest.N > 0 {
+		return fmt.Errorf("read the gateway's answer: %w", io.ErrUnexpectedEOF)
+	}
+	return nil
 }
 
 // passTrailers passes on what came after the body.

@@ -40,6 +40,9 @@ const (
 	// bufferSize is read and written at once. Heads are written from such a buffer.
 	bufferSize = 32 << 10
 	readerSize = 16 << 10
+	// wholesaleSize of what is left of a body is moved by the kernel (splice(2)): below
+	// that, its calls cost more than the copies.
+	wholesaleSize = 64 << 10
 	// keepBuffer is the largest buffer that goes back to the pool.
 	keepBuffer = 64 << 10
 )
