@@ -18,13 +18,13 @@ func defaultClient() Client {
 	return Client{HeadTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHead: 64 << 10}
 }
 
-// minHead is less than any client's head would need.
-const minHead = 1 << 10
+// minHead is what is read of a head at once, whatever the bound.
+const minHead = 4 << 10
 
 type clientBlock struct {
 	HeadTimeout *duration `hcl:"head_timeout" default:"10s" doc:"for the head of a request to come, from its first byte" want:"more than 0s"`
 	IdleTimeout *duration `hcl:"idle_timeout" default:"2m" doc:"of a connection between two requests; longer than that of a load balancer in front" want:"more than 0s"`
-	MaxHead     *size     `hcl:"max_head" default:"64KiB" doc:"of a request's head; beyond, 431" want:"1KiB or more"`
+	MaxHead     *size     `hcl:"max_head" default:"64KiB" doc:"of a request's head; beyond, 431" want:"4KiB or more"`
 }
 
 func (b *clientBlock) apply(c *Client, bad *problems) {
@@ -38,7 +38,7 @@ func (b *clientBlock) apply(c *Client, bad *problems) {
 	}
 	n, err := humanize.ParseBytes(string(*b.MaxHead))
 	if err != nil || n < minHead || n > math.MaxInt32 {
-		bad.at("client.max_head", "want a size like \"64KiB\", of 1KiB or more, got %q", *b.MaxHead)
+		bad.at("client.max_head", "want a size like \"64KiB\", of 4KiB or more, got %q", *b.MaxHead)
 		return
 	}
 	c.MaxHead = int(n)
