@@ -35,6 +35,7 @@ func (l *Launcher) admit() {
 // stand ends a flight's wait in line when its user has a gateway all the same: another
 // router started it. It returns when the flight begins, too, which ends ctx.
 func (l *Launcher) stand(ctx context.Context, f *Flight) {
+	defer f.begins() // so that nothing of ctx stays
 	i, err := l.locator.Wait(ctx, f.User, func(catalog.Instance) bool { return true })
 	if err != nil {
 		return
