@@ -282,7 +282,7 @@ func TestHeadTimeout(t *testing.T) {
 		if ne, ok := errors.AsType[net.Error](<-errs); !ok || !ne.Timeout() {
 			t.Errorf("%s: no timeout", method)
 		}
-		if n := conns.Load(); n != 1 {
+		if n := conns.Load(); n > 1 { // 0: it may be over before the gateway has seen it
 			t.Errorf("%s was sent %d times", method, n)
 		}
 	}

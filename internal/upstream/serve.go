@@ -332,7 +332,7 @@ func (x *exchange) passBody(resp *http.Response, buf []byte) error {
 // wholesale tells whether the rest of the body is worth moving from connection to
 // connection, without its bytes passing through here.
 func (x *exchange) wholesale(resp *http.Response) bool {
-	if x.modify != nil || resp.ContentLength-int64(x.c.br.Buffered()) < wholesaleSize {
+	if x.modify != nil || x.r.TLS != nil || resp.ContentLength-int64(x.c.br.Buffered()) < wholesaleSize {
 		return false
 	}
 	_, from := x.c.Conn.(*net.TCPConn)
