@@ -103,11 +103,10 @@ func (o *ours) start(ctx context.Context, d *dataset, url string) (*saver, error
 }
 
 func (s *saver) save(url string) (usage, error) {
-	if _, err := fmt.Fprintln(s.in, url); err != nil {
-		return usage{}, err
-	}
-	if !s.out.Scan() {
-		return usage{}, errors.Join(fmt.Errorf("the saver ended: %s", s.err.String()), s.out.Err())
+	_, err := fmt.Fprintln(s.in, url)
+	if err != nil || !s.out.Scan() {
+		err = errors.Join(err, s.out.Err(), s.cmd.Wait()) // with it, all of its stderr is there
+		return usage{}, fmt.Errorf("the saver ended: %w: %s", err, s.err.String())
 	}
 	var u usage
 	return u, json.Unmarshal(s.out.Bytes(), &u)
