@@ -68,10 +68,16 @@ func (h *handed) Read(b []byte) (int, error) {
 	return h.TCPConn.Read(b)
 }
 
-// unwrapping lets a hijacker have the connection itself: whoever moves its bytes by
-// the descriptor needs a *net.TCPConn.
+// unwrapping lets who hijacks for an upgrade have the connection itself: whoever moves
+// its bytes by the descriptor needs a *net.TCPConn. Other requests keep net/http's own
+// writer, which http.MaxBytesReader tells to let a client read the answer.
 func unwrapping(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { next.ServeHTTP(&hijackable{w}, r) })
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if len(r.Header["Upgrade"]) > 0 {
+			w = &hijackable{w}
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 type hijackable struct{ http.ResponseWriter }
