@@ -77,7 +77,6 @@ func (s *server) reloads(ctx context.Context, signals <-chan os.Signal, load fun
 		case <-signals:
 		}
 		if err := s.reload(load); err != nil {
-			s.metrics.reload("failed")
 			problems := []string{err.Error()}
 			if bad, ok := errors.AsType[*config.Invalid](err); ok {
 				problems = bad.Problems
@@ -85,6 +84,7 @@ func (s *server) reloads(ctx context.Context, signals <-chan os.Signal, load fun
 			for _, p := range problems {
 				s.log.Error("the config was not reloaded; the old one stays", "problem", p)
 			}
+			s.metrics.reload("failed") // when all is said
 			continue
 		}
 		s.metrics.reload("done")
