@@ -45,7 +45,10 @@ func copyFile(from, to string, mode os.FileMode) error {
 // the driver's firewall rules and empty cgroups. The rest went with the agent.
 func (s *Stack) sweepNode(ctx context.Context) error {
 	err := egress.Rules{Bridge: s.o.Bridge}.Remove(ctx)
-	// Deepest first; one that is in use, by another Nomad, does not go.
+	if nomadRuns() {
+		return err // its cgroups are these, and it wants the empty ones, too
+	}
+	// Deepest first.
 	for _, pattern := range []string{"/sys/fs/cgroup/*/nomad/*/*", "/sys/fs/cgroup/*/nomad/*", "/sys/fs/cgroup/*/nomad", "/sys/fs/cgroup/nomad.slice/*/*", "/sys/fs/cgroup/nomad.slice/*", "/sys/fs/cgroup/nomad.slice"} {
 		dirs, _ := filepath.Glob(pattern)
 		for _, d := range dirs {

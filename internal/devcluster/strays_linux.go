@@ -74,6 +74,19 @@ func strays(mark string) (pids []int) {
 	return pids
 }
 
+// nomadRuns tells whether any Nomad agent runs on this machine.
+func nomadRuns() bool {
+	files, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+	for _, f := range files {
+		b, _ := os.ReadFile(f)
+		args := strings.Split(string(b), "\x00")
+		if len(args) > 1 && filepath.Base(args[0]) == "nomad" && args[1] == "agent" {
+			return true
+		}
+	}
+	return false
+}
+
 // thaw lets a process die that was frozen for a snapshot: where the freezer is of
 // cgroup v1, a frozen process does not even take SIGKILL.
 func thaw(pid int) {
