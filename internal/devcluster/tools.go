@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"sync"
 )
 
 // ErrNoTool is returned by Tool when a binary is neither in the cache nor on PATH.
@@ -69,10 +70,15 @@ const (
 	portTries = 1000
 )
 
-// FreePorts are n different ports that nobody listens on at this moment.
+// given are the ports that this process gave out already: who asked for one may not
+// listen on it yet.
+var given sync.Map
+
+// FreePorts are n different ports that nobody listens on at this moment, and that this
+// process has not given out before.
 func FreePorts(n int) ([]int, error) {
 	var ports []int
-	for range portTries {
+	for range portTries + n {
 		if len(ports) == n {
 			return ports, nil
 		}
@@ -81,8 +87,10 @@ func FreePorts(n int) ([]int, error) {
 		if err != nil {
 			continue
 		}
-		defer l.Close() // all at the end, so that no two are the same
-		ports = append(ports, port)
+		l.Close()
+		if _, before := given.LoadOrStore(port, true); !before {
+			ports = append(ports, port)
+		}
 	}
 	return nil, fmt.Errorf("find %d free ports: %d tries were in vain", n, portTries)
 }
