@@ -206,7 +206,7 @@ func up(ctx context.Context, dir string) (*stack, error) {
 }
 
 // lazy lets routers look often; tests give their users policies of their own.
-const lazy = "idle {\n  period     = \"1s\"\n  wake_ahead = \"12s\"\n}\n"
+const lazy = "idle {\n  period     = \"1s\"\n  wake_ahead = \"25s\"\n}\n"
 
 const devIdentity = "identity \"dev\" {}\n" + lazy
 
