@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"log/slog"
-	"math/rand/v2"
 	"net/http"
 	"strings"
 	"sync/atomic"
@@ -12,6 +11,7 @@ import (
 
 	consul "github.com/hashicorp/consul/api"
 
+	"openclaw-sandbox/internal/blocking"
 	"openclaw-sandbox/internal/identity"
 )
 
@@ -129,43 +129,16 @@ func bearer(r *http.Request) (string, bool) {
 // Run follows Consul until ctx ends, as the catalog does.
 func (t *Table) Run(ctx context.Context) error {
 	c := t.config
-	var index uint64
 	var complained time.Time
-	backoff := c.MinBackoff
-	for ctx.Err() == nil {
-		asked := time.Now()
-		// Consul adds up to a sixteenth to the wait; what takes longer hangs.
-		call, cancel := context.WithTimeout(ctx, c.Wait+c.Wait/16+callTimeout)
-		pairs, meta, err := t.kv.List(c.Prefix, (&consul.QueryOptions{WaitIndex: index, WaitTime: c.Wait}).WithContext(call))
-		cancel()
-		if err != nil {
-			if ctx.Err() != nil {
-				break
-			}
+	return blocking.Query[consul.KVPairs]{Wait: c.Wait, Slack: callTimeout, MinBackoff: c.MinBackoff, MaxBackoff: c.MaxBackoff, Settle: settle, Idle: idlePause,
+		Ask:  func(q *consul.QueryOptions) (consul.KVPairs, *consul.QueryMeta, error) { return t.kv.List(c.Prefix, q) },
+		Take: func(pairs consul.KVPairs, _ uint64, _ bool) { t.publish(pairs) },
+		Failed: func(err error) {
 			if time.Since(complained) >= warnEvery {
 				complained = time.Now()
 				t.log.Warn("Consul does not tell the API tokens; the last view stands", "error", err)
 			}
-			pause := backoff/2 + rand.N(backoff) // spread, so that routers do not come back all at once
-			backoff = min(2*backoff, c.MaxBackoff)
-			index = 0
-			sleep(ctx, pause)
-			continue
-		}
-		backoff = c.MinBackoff
-		// The rules of Consul's blocking queries: an index that went back, or is
-		// zero, starts over.
-		pause := settle - time.Since(asked)
-		if meta.LastIndex < index || meta.LastIndex == 0 {
-			index = 0
-			pause = idlePause // without an index the next query does not block
-		} else {
-			index = meta.LastIndex
-		}
-		t.publish(pairs)
-		sleep(ctx, pause)
-	}
-	return ctx.Err()
+		}}.Run(ctx)
 }
 
 // publish makes an answer the view.
@@ -192,17 +165,5 @@ func (t *Table) publish(pairs consul.KVPairs) {
 	if was == nil || len(*was) != len(is) {
 		// Without the right to read them, Consul says that there are none.
 		t.log.Info("API tokens", "count", len(is))
-	}
-}
-
-func sleep(ctx context.Context, d time.Duration) {
-	if d <= 0 {
-		return
-	}
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-ctx.Done():
 	}
 }

@@ -5,13 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	consul "github.com/hashicorp/consul/api"
 
+	"openclaw-sandbox/internal/blocking"
 	"openclaw-sandbox/internal/sandbox"
 )
 
@@ -227,60 +227,12 @@ func (s *shard) query(q *consul.QueryOptions) (entries []entry, meta *consul.Que
 // that it never answers with an old copy while the servers are away.
 func (s *shard) run(ctx context.Context) {
 	c := s.catalog.config
-	var index uint64
-	burst := 0 // how many answers in a row came within settle
-	backoff := c.MinBackoff
-	for ctx.Err() == nil {
-		asked := time.Now()
-		// Consul adds up to a sixteenth to the wait; what takes longer hangs.
-		call, cancel := context.WithTimeout(ctx, c.Wait+c.Wait/16+callTimeout)
-		q := (&consul.QueryOptions{WaitIndex: index, WaitTime: c.Wait}).WithContext(call)
-		entries, meta, err := s.query(q)
-		cancel()
-		if err != nil {
-			if ctx.Err() != nil {
-				return
-			}
+	blocking.Query[[]entry]{Ask: s.query, Take: s.publish, Wait: c.Wait, Slack: callTimeout, MinBackoff: c.MinBackoff, MaxBackoff: c.MaxBackoff,
+		Settle: settle, Quick: maxQuick, Idle: idlePause,
+		Failed: func(err error) {
 			s.failing.Store(true)
 			s.catalog.outage(err)
-			pause := backoff/2 + rand.N(backoff) // spread, so that routers do not come back all at once
-			backoff = min(2*backoff, c.MaxBackoff)
-			index = 0
-			sleep(ctx, pause)
-			continue
-		}
-		backoff = c.MinBackoff
-		// The rules of Consul's blocking queries: an index that went back, or is
-		// zero, starts over.
-		reset := meta.LastIndex < index
-		// Two changes one after the other are two answers; a node's are a burst.
-		pause := settle - time.Since(asked)
-		if burst++; pause <= 0 {
-			burst = 0
-		} else if burst <= maxQuick {
-			pause = 0
-		}
-		if reset || meta.LastIndex == 0 {
-			index = 0
-			pause = idlePause // without an index the next query does not block
-		} else {
-			index = meta.LastIndex
-		}
-		s.publish(entries, meta.LastIndex, reset)
-		sleep(ctx, pause)
-	}
-}
-
-func sleep(ctx context.Context, d time.Duration) {
-	if d <= 0 {
-		return
-	}
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-ctx.Done():
-	}
+		}}.Run(ctx)
 }
 
 // publish makes an answer the view, unless the view is of a later index. reset

@@ -16,6 +16,7 @@ import (
 	nomad "github.com/hashicorp/nomad/api"
 
 	"openclaw-sandbox/internal/demomodel"
+	"openclaw-sandbox/internal/pause"
 )
 
 // Options describe a whole stack.
@@ -292,11 +293,7 @@ func (s *Stack) stopJobs(ctx context.Context) error {
 			s.o.Progress("Saving and stopping %s", busy)
 			said = busy
 		}
-		timer := time.NewTimer(500 * time.Millisecond)
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			timer.Stop()
+		if !pause.For(ctx, 500*time.Millisecond) {
 			return fmt.Errorf("job %s did not end: %w", busy, ctx.Err())
 		}
 	}

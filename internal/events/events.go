@@ -21,6 +21,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"openclaw-sandbox/internal/pause"
+
 	nomad "github.com/hashicorp/nomad/api"
 )
 
@@ -166,12 +168,7 @@ func (s *Stream) Run(ctx context.Context) {
 		if time.Since(opened) > s.config.MaxBackoff {
 			backoff = s.config.MinBackoff
 		}
-		timer := time.NewTimer(backoff/2 + rand.N(backoff)) // spread, so that routers do not come back all at once
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			timer.Stop()
-		}
+		pause.For(ctx, backoff/2+rand.N(backoff)) // spread, so that routers do not come back all at once
 		backoff = min(2*backoff, s.config.MaxBackoff)
 	}
 }

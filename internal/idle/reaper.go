@@ -12,6 +12,7 @@ import (
 
 	"openclaw-sandbox/internal/activity"
 	"openclaw-sandbox/internal/catalog"
+	"openclaw-sandbox/internal/pause"
 	"openclaw-sandbox/internal/sandbox"
 )
 
@@ -120,7 +121,7 @@ func (r *Reaper) Run(ctx context.Context) error {
 		if err := r.hold(ctx); err != nil && ctx.Err() == nil {
 			r.log.Warn("this router can not become the one that stops idle sandboxes", "error", err)
 		}
-		sleep(ctx, lockRetry)
+		pause.For(ctx, lockRetry)
 	}
 	return ctx.Err()
 }
@@ -137,18 +138,16 @@ func (r *Reaper) hold(ctx context.Context) error {
 		return err
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	stop := make(chan struct{})
 	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel()
 	wg.Go(func() {
 		select {
 		case <-lost:
 			cancel()
-		case <-stop:
+		case <-ctx.Done():
 		}
 	})
-	defer wg.Wait()
-	defer close(stop)
 	r.holds.Store(true)
 	defer r.holds.Store(false)
 	r.log.Info("this router stops idle sandboxes from now on")
@@ -171,15 +170,6 @@ func (r *Reaper) reap(ctx context.Context) {
 			r.log.Warn("idle sandboxes can not be looked for", "error", err)
 		}
 		failing = err != nil
-		sleep(ctx, r.config.Every)
-	}
-}
-
-func sleep(ctx context.Context, d time.Duration) {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-ctx.Done():
+		pause.For(ctx, r.config.Every)
 	}
 }

@@ -14,6 +14,7 @@ import (
 	consul "github.com/hashicorp/consul/api"
 	nomad "github.com/hashicorp/nomad/api"
 
+	"openclaw-sandbox/internal/pause"
 	"openclaw-sandbox/internal/sandbox"
 )
 
@@ -217,7 +218,7 @@ func (l *Launcher) settled(ctx context.Context, f *Flight) ([]*nomad.JobListStub
 			return live, last, err
 		}
 		l.give()
-		sleep(ctx, endingPause)
+		pause.For(ctx, endingPause)
 		l.calls <- struct{}{} // not take: the caller gives it back whatever happens
 		if ctx.Err() != nil {
 			return nil, "", ctx.Err()

@@ -6,6 +6,7 @@ import (
 
 	"openclaw-sandbox/internal/catalog"
 	"openclaw-sandbox/internal/events"
+	"openclaw-sandbox/internal/pause"
 	"openclaw-sandbox/internal/sandbox"
 )
 
@@ -47,7 +48,7 @@ func (l *Launcher) follow(ctx context.Context, f *Flight, job string) (catalog.I
 // arrive waits until the job's gateway is a route. One that was evicted must answer
 // first: it may be starting again in its place, and Consul may not know that it died.
 func (l *Launcher) arrive(ctx context.Context, f *Flight, job string) (catalog.Instance, error) {
-	for pause := reachPause; ; pause = min(2*pause, longPause) {
+	for next := reachPause; ; next = min(2*next, longPause) {
 		i, err := l.locator.Wait(ctx, f.User, func(i catalog.Instance) bool { return i.Job == "" || i.Job == job })
 		if err != nil {
 			return i, err
@@ -60,7 +61,7 @@ func (l *Launcher) arrive(ctx context.Context, f *Flight, job string) (catalog.I
 			return l.learn(i), nil
 		}
 		l.locator.Evict(f.User, i.Generation) // for as long as it is so
-		if !sleep(ctx, pause) {
+		if !pause.For(ctx, next) {
 			return i, &sandbox.Failure{Reason: sandbox.ReasonUnanswered, Err: closed, Message: unanswered}
 		}
 		if err := l.refresh(ctx, f.User); err != nil {

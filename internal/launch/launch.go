@@ -25,6 +25,7 @@ import (
 
 	"openclaw-sandbox/internal/catalog"
 	"openclaw-sandbox/internal/events"
+	"openclaw-sandbox/internal/pause"
 	"openclaw-sandbox/internal/sandbox"
 )
 
@@ -266,7 +267,7 @@ func (l *Launcher) start(ctx context.Context, f *Flight) (catalog.Instance, erro
 	} else if i, ok := l.locator.Lookup(f.User); ok {
 		return i, nil
 	}
-	for n, pause := 0, endingPause; ; n, pause = n+1, min(2*pause, longPause) {
+	for n, next := 0, endingPause; ; n, next = n+1, min(2*next, longPause) {
 		child, err := l.dispatchOnce(ctx, f)
 		if err != nil {
 			return catalog.Instance{}, err
@@ -278,7 +279,7 @@ func (l *Launcher) start(ctx context.Context, f *Flight) (catalog.Instance, erro
 			return i, ended.as
 		}
 		l.log.Info("the sandbox that was there has ended", "user", f.User, "job", child)
-		if !sleep(ctx, pause) {
+		if !pause.For(ctx, next) {
 			return i, ctx.Err()
 		}
 	}
@@ -293,16 +294,4 @@ func (l *Launcher) refresh(ctx context.Context, u sandbox.User) error {
 	ctx, cancel := context.WithTimeout(ctx, l.config.LockWait)
 	defer cancel()
 	return l.locator.Refresh(ctx, u)
-}
-
-// sleep returns false if ctx ends first.
-func sleep(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
 }

@@ -9,6 +9,7 @@ import (
 	nomad "github.com/hashicorp/nomad/api"
 
 	"openclaw-sandbox/internal/catalog"
+	"openclaw-sandbox/internal/pause"
 	"openclaw-sandbox/internal/sandbox"
 )
 
@@ -140,7 +141,7 @@ func (l *Launcher) answers(ctx context.Context, i catalog.Instance) error {
 		if err == nil {
 			return nil
 		}
-		if !sleep(ctx, thawPause) {
+		if !pause.For(ctx, thawPause) {
 			return fmt.Errorf("the gateway of %s was let go on, and does not answer: %w", i.User, err)
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"openclaw-sandbox/internal/catalog"
+	"openclaw-sandbox/internal/pause"
 	"openclaw-sandbox/internal/proxy"
 	"openclaw-sandbox/internal/sandbox"
 )
@@ -75,7 +76,7 @@ func (rt *Router) reach(w http.ResponseWriter, r *http.Request, c call, try func
 	ctx, cancel := context.WithTimeout(r.Context(), c.hold)
 	defer cancel()
 	sent := lost != nil && lost.Sent
-	for pause := againMin; ; pause = min(2*pause, againMax) {
+	for next := againMin; ; next = min(2*next, againMax) {
 		i, err := rt.launcher.Wake(c.user, false).Wait(ctx)
 		var failure *sandbox.Failure
 		switch {
@@ -96,11 +97,7 @@ func (rt *Router) reach(w http.ResponseWriter, r *http.Request, c call, try func
 		}
 		sent = sent || lost.Sent
 		rt.catalog.Evict(c.user, i.Generation)
-		timer := time.NewTimer(pause)
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			timer.Stop()
+		if !pause.For(ctx, next) {
 			return lost
 		}
 	}

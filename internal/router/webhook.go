@@ -7,6 +7,7 @@ import (
 
 	"openclaw-sandbox/internal/catalog"
 	"openclaw-sandbox/internal/identity"
+	"openclaw-sandbox/internal/pause"
 	"openclaw-sandbox/internal/proxy"
 	"openclaw-sandbox/internal/webhook"
 )
@@ -72,22 +73,18 @@ func (rt *Router) deliver(w http.ResponseWriter, r *http.Request, c call, h webh
 		rt.refuse(w, r, deaf)
 		return nil
 	}
-	for pause := againMin; ; pause = min(2*pause, againMax) {
+	for next := againMin; ; next = min(2*next, againMax) {
 		err := rt.proxy.Forward(w, r, t)
 		var lost *proxy.Unreached
 		if !errors.As(err, &lost) {
 			return err
 		}
-		if lost.Sent || time.Now().Add(pause).After(until) {
+		if lost.Sent || time.Now().Add(next).After(until) {
 			rt.log.Warn("a webhook's port can not be reached", "user", c.user, "webhook", h.Name, "error", err)
 			rt.refuse(w, r, deaf)
 			return nil
 		}
-		timer := time.NewTimer(pause)
-		select {
-		case <-timer.C:
-		case <-r.Context().Done():
-			timer.Stop()
+		if !pause.For(r.Context(), next) {
 			return nil
 		}
 	}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/hashicorp/nomad/plugins/drivers"
 
+	"openclaw-sandbox/internal/pause"
 	"openclaw-sandbox/internal/sandbox"
 	"openclaw-sandbox/internal/snapshot"
 	"openclaw-sandbox/plugin/runtime"
@@ -270,14 +271,8 @@ func (t *task) finish() {
 	t.still.Unlock()
 	var err error
 	for try := range finalTries {
-		if try > 0 {
-			timer := time.NewTimer(finalPause)
-			select {
-			case <-timer.C:
-			case <-t.d.ctx.Done():
-				timer.Stop()
-				return
-			}
+		if try > 0 && !pause.For(t.d.ctx, finalPause) {
+			return
 		}
 		if err = t.save(true); err == nil {
 			h := t.run.Head()

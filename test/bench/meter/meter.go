@@ -5,6 +5,8 @@ import (
 	"context"
 	"syscall"
 	"time"
+
+	"openclaw-sandbox/internal/pause"
 )
 
 // CPU is what the process used of one core while f ran, in percent; its error is f's.
@@ -24,12 +26,8 @@ func used() time.Duration {
 
 // Pause waits for d, or returns ctx's error if that ends first.
 func Pause(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
+	if !pause.For(ctx, d) {
 		return ctx.Err()
 	}
+	return nil
 }
