@@ -3,7 +3,8 @@ package front
 import (
 	"net"
 	"net/http"
-	"strings"
+
+	"openclaw-sandbox/internal/hostname"
 )
 
 // redirect sends everybody to the same address with https (RFC 9110 section
@@ -11,18 +12,14 @@ import (
 // the redirect must not lead elsewhere.
 func redirect(domain, httpsPort string) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		host, port, err := net.SplitHostPort(r.Host)
-		if err != nil {
-			host = r.Host
-		}
-		host = strings.TrimSuffix(strings.ToLower(host), ".")
+		host := hostname.Of(r.Host)
 		if !serves(domain, host) {
 			http.Error(w, "This router serves "+domain+" and names below it.", http.StatusMisdirectedRequest)
 			return
 		}
 		// Who came to the standard port finds https at its own, too, whatever the
 		// listener's port is behind a mapping.
-		if port != "" && port != "80" && httpsPort != "443" {
+		if _, port, err := net.SplitHostPort(r.Host); err == nil && port != "" && port != "80" && httpsPort != "443" {
 			host = net.JoinHostPort(host, httpsPort)
 		}
 		w.Header().Set("Connection", "close")

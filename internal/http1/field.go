@@ -4,6 +4,8 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+
+	"openclaw-sandbox/internal/syntax"
 )
 
 func appendStatus(b []byte, code int) []byte {
@@ -20,7 +22,7 @@ func appendStatus(b []byte, code int) []byte {
 
 // appendFields appends a field of each value, or nothing if the name is malformed.
 func appendFields(b []byte, name string, values []string) []byte {
-	if !only(name, &tokenBytes) {
+	if !syntax.Token.Only(name) {
 		return b
 	}
 	for _, v := range values {

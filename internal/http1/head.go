@@ -6,6 +6,8 @@ import (
 	"net/textproto"
 	"net/url"
 	"strings"
+
+	"openclaw-sandbox/internal/syntax"
 )
 
 // maxFields is how many header lines a plain request may have.
@@ -43,7 +45,7 @@ func parse(b []byte, h *head, fields http.Header) bool {
 		return false
 	}
 	host := fields["Host"]
-	if len(host) != 1 || !only(host[0], &hostBytes) {
+	if len(host) != 1 || !hostBytes.Only(host[0]) {
 		return false
 	}
 	h.host = host[0]
@@ -101,11 +103,11 @@ func ReadFields(text string, fields http.Header, takes func(name, value string) 
 
 // parseTarget takes a target of the origin form (RFC 9112 section 3.2.1).
 func (h *head) parseTarget() bool {
-	if h.target == "" || h.target[0] != '/' || !only(h.target, &targetBytes) {
+	if h.target == "" || h.target[0] != '/' || !targetBytes.Only(h.target) {
 		return false
 	}
 	path, query, asked := strings.Cut(h.target, "?")
-	if only(path, &pathBytes) {
+	if pathBytes.Only(path) {
 		h.url = url.URL{Path: path, RawQuery: query, ForceQuery: asked && query == ""}
 		return true
 	}
@@ -133,7 +135,7 @@ func canonical(name string) (string, bool) {
 	upper, same := true, true
 	for i := 0; i < len(name); i++ {
 		b := name[i]
-		if !tokenBytes.has(b) {
+		if !syntax.Token.Has(b) {
 			return "", false
 		}
 		if upper && 'a' <= b && b <= 'z' || !upper && 'A' <= b && b <= 'Z' {
@@ -147,35 +149,8 @@ func canonical(name string) (string, bool) {
 	return name, name != ""
 }
 
-// class are the bytes of a syntactic element, as a bit set.
-type class [4]uint64
-
-func (c *class) has(b byte) bool { return c[b>>6]&(1<<(b&63)) != 0 }
-
-func classOf(s string) (c class) {
-	for _, b := range []byte(s) {
-		c[b>>6] |= 1 << (b & 63)
-	}
-	return c
-}
-
-const (
-	alphanumeric = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
-	unreserved   = "-._~" + alphanumeric // RFC 3986 section 2.3
-)
-
 var (
-	tokenBytes  = classOf("!#$%&'*+-.^_`|~" + alphanumeric)     // RFC 9110 section 5.6.2
-	hostBytes   = classOf(":[]" + unreserved)                   // of a host with a port, without what is rare
-	pathBytes   = classOf("/" + unreserved)                     // of a path that needs no decoding
-	targetBytes = classOf("/?:@!$&'()*+,;=%[]{}|" + unreserved) // RFC 3986 section 3.3, and what browsers leave as it is
+	hostBytes   = syntax.Of(":[]" + syntax.Unreserved)                   // of a host with a port, without what is rare
+	pathBytes   = syntax.Of("/" + syntax.Unreserved)                     // of a path that needs no decoding
+	targetBytes = syntax.Of("/?:@!$&'()*+,;=%[]{}|" + syntax.Unreserved) // RFC 3986 section 3.3, and what browsers leave as it is
 )
-
-func only(s string, c *class) bool {
-	for i := 0; i < len(s); i++ {
-		if !c.has(s[i]) {
-			return false
-		}
-	}
-	return s != ""
-}

@@ -4,7 +4,7 @@
 // A connection that was left to net/http stays there.
 //
 // A plain request costs one read and one write, no goroutine beside the connection's,
-// and no timer: one goroutine looks after all connections twice a second.
+// and no timer: one goroutine looks after all connections four times a second.
 package http1
 
 import (

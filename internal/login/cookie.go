@@ -4,6 +4,8 @@ import (
 	"net/http"
 	"strings"
 	"time"
+
+	"openclaw-sandbox/internal/hostname"
 )
 
 // Cookies, and what is sealed for other purposes. A sealed value of one purpose
@@ -28,7 +30,7 @@ func (l *Login) name(cookie string) string {
 // where names have no prefix) any that opens for this host counts.
 func (l *Login) read(r *http.Request, cookie string, v any) bool {
 	for _, c := range r.CookiesNamed(l.name(cookie)) {
-		if l.config.Keys.Open(c.Value, cookie, hostOf(r.Host), l.now(), v) == nil {
+		if l.config.Keys.Open(c.Value, cookie, hostname.Of(r.Host), l.now(), v) == nil {
 			return true
 		}
 	}
@@ -37,7 +39,7 @@ func (l *Login) read(r *http.Request, cookie string, v any) bool {
 
 func (l *Login) set(w http.ResponseWriter, r *http.Request, cookie string, v any, lifetime time.Duration) bool {
 	expires := l.now().Add(lifetime)
-	text, err := l.config.Keys.Seal(v, cookie, hostOf(r.Host), expires)
+	text, err := l.config.Keys.Seal(v, cookie, hostname.Of(r.Host), expires)
 	if err != nil {
 		l.log.Error("seal a cookie", "error", err)
 		return false

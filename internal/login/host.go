@@ -8,11 +8,12 @@ import (
 	"net/http"
 	"strings"
 
+	"openclaw-sandbox/internal/hostname"
 	"openclaw-sandbox/internal/sandbox"
 )
 
 func (l *Login) atDomain(r *http.Request) bool {
-	return !strings.HasSuffix(hostOf(r.Host), "."+l.config.Domain)
+	return !strings.HasSuffix(hostname.Of(r.Host), "."+l.config.Domain)
 }
 
 // domainHost is <domain> with the port that the browser uses.
@@ -30,14 +31,6 @@ func (l *Login) userOf(r *http.Request, host string) (sandbox.User, error) {
 		return "", sandbox.ErrBadUser
 	}
 	return sandbox.ParseUser(name)
-}
-
-// hostOf is a host without port, in lower case.
-func hostOf(host string) string {
-	if h, _, err := net.SplitHostPort(host); err == nil {
-		host = h
-	}
-	return strings.TrimSuffix(strings.ToLower(host), ".")
 }
 
 // local is a path of this host, whatever was asked for: "//host" and "/\host" name others.

@@ -22,6 +22,7 @@ import (
 	"golang.org/x/oauth2"
 
 	"openclaw-sandbox/internal/audit"
+	"openclaw-sandbox/internal/hostname"
 	"openclaw-sandbox/internal/identity"
 	"openclaw-sandbox/internal/sandbox"
 	"openclaw-sandbox/internal/session"
@@ -275,7 +276,7 @@ func (l *Login) arrive(w http.ResponseWriter, r *http.Request, t ticket, a attem
 	if !l.config.Shares.For(own.caller()).May(owner) {
 		own = ticket{User: owner, Role: identity.RoleUser, By: t.User}
 	}
-	text, err := l.config.Keys.Seal(code{Ticket: own, Bind: a.Bind}, purposeEnter, hostOf(a.For), l.now().Add(enterTime))
+	text, err := l.config.Keys.Seal(code{Ticket: own, Bind: a.Bind}, purposeEnter, hostname.Of(a.For), l.now().Add(enterTime))
 	if err != nil {
 		refuse(w, r, http.StatusInternalServerError, "Login failed", "The session could not be handed over.")
 		return
@@ -288,7 +289,7 @@ func (l *Login) arrive(w http.ResponseWriter, r *http.Request, t ticket, a attem
 func (l *Login) enter(w http.ResponseWriter, r *http.Request, refuse Refuse) {
 	var c code
 	var wanted wish
-	ok := l.read(r, cookieLogin, &wanted) && l.config.Keys.Open(r.FormValue("code"), purposeEnter, hostOf(r.Host), l.now(), &c) == nil &&
+	ok := l.read(r, cookieLogin, &wanted) && l.config.Keys.Open(r.FormValue("code"), purposeEnter, hostname.Of(r.Host), l.now(), &c) == nil &&
 		same(c.Bind, digest(wanted.Secret))
 	l.clear(w, cookieLogin)
 	if !ok || !l.set(w, r, cookieSession, c.Ticket, l.config.Lifetime) {
@@ -307,7 +308,7 @@ func (l *Login) logout(w http.ResponseWriter, r *http.Request, refuse Refuse) {
 	known := l.read(r, cookieSession, &t)
 	if r.Method != http.MethodPost {
 		var word string
-		if !l.atDomain(r) || l.config.Keys.Open(r.FormValue("word"), purposeLogout, hostOf(r.Host), l.now(), &word) != nil {
+		if !l.atDomain(r) || l.config.Keys.Open(r.FormValue("word"), purposeLogout, hostname.Of(r.Host), l.now(), &word) != nil {
 			refuse(w, r, http.StatusMethodNotAllowed, "Not like this", "Log out by POST.")
 			return
 		}
@@ -318,7 +319,7 @@ func (l *Login) logout(w http.ResponseWriter, r *http.Request, refuse Refuse) {
 	}
 	if !l.atDomain(r) {
 		domain := l.domainHost(r)
-		word, err := l.config.Keys.Seal("out", purposeLogout, hostOf(domain), l.now().Add(enterTime))
+		word, err := l.config.Keys.Seal("out", purposeLogout, hostname.Of(domain), l.now().Add(enterTime))
 		if err == nil {
 			l.redirect(w, r, l.config.Scheme+"://"+domain+pathLogout+"?"+url.Values{"word": {word}}.Encode())
 			return

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"openclaw-sandbox/internal/activity"
+	"openclaw-sandbox/internal/hostname"
 	"openclaw-sandbox/internal/proxy"
 	"openclaw-sandbox/internal/sandbox"
 )
@@ -24,11 +25,7 @@ type target struct {
 // resolve finds the target by host and path, and strips the path's prefix from
 // r. It returns sandbox.ErrBadUser or errMisdirected.
 func resolve(r *http.Request, domain string) (target, error) {
-	host := strings.ToLower(r.Host)
-	if h, _, err := net.SplitHostPort(host); err == nil {
-		host = h
-	}
-	host = strings.TrimSuffix(host, ".")
+	host := hostname.Of(r.Host)
 	if name, ok := strings.CutSuffix(host, "."+domain); ok {
 		u, err := sandbox.ParseUser(name)
 		return target{user: u}, err

@@ -11,9 +11,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
-	"strings"
 	"time"
+
+	"openclaw-sandbox/internal/keyfile"
 )
 
 // KeySize is the size of a key in bytes: AES-256.
@@ -52,17 +52,9 @@ func NewKeys(keys ...[]byte) (Keys, error) {
 
 // ReadKeys is NewKeys for files, each with one key in base64.
 func ReadKeys(files ...string) (Keys, error) {
-	var keys [][]byte
-	for _, name := range files {
-		text, err := os.ReadFile(name)
-		if err != nil {
-			return Keys{}, fmt.Errorf("session key: %w", err)
-		}
-		key, err := base64.StdEncoding.DecodeString(strings.TrimSpace(string(text)))
-		if err != nil || len(key) != KeySize {
-			return Keys{}, fmt.Errorf("session key %s: want %d bytes in base64, as of `openssl rand -base64 %d`", name, KeySize, KeySize)
-		}
-		keys = append(keys, key)
+	keys, err := keyfile.Read("session key", KeySize, files...)
+	if err != nil {
+		return Keys{}, err
 	}
 	return NewKeys(keys...)
 }

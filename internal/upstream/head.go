@@ -4,6 +4,8 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+
+	"openclaw-sandbox/internal/syntax"
 )
 
 // framing says how a request's body is sent.
@@ -25,7 +27,7 @@ func appendHead(b []byte, r *http.Request, h http.Header, addr string) ([]byte, 
 		f.length = 0
 	}
 	switch {
-	case !token(r.Method):
+	case !syntax.Token.Only(r.Method):
 		return b, f, refuse("its method is malformed")
 	case r.Method == http.MethodConnect, r.Method == http.MethodTrace:
 		// A tunnel is not ours to give (RFC 9110 section 9.3.6); an echo would show
@@ -53,7 +55,7 @@ func appendHead(b []byte, r *http.Request, h http.Header, addr string) ([]byte, 
 		if hopByHop(name) || framed(name) {
 			continue
 		}
-		if !token(name) {
+		if !syntax.Token.Only(name) {
 			return b, f, refuse("the name of a header is malformed")
 		}
 		for _, v := range values {
@@ -80,7 +82,7 @@ func (f *framing) append(b []byte, r *http.Request) []byte {
 	}
 	if f.length < 0 && len(r.Trailer) > 0 {
 		for name := range r.Trailer {
-			if token(name) && mayTrail(name) {
+			if syntax.Token.Only(name) && mayTrail(name) {
 				f.trailers = append(f.trailers, name)
 				b = appendField(b, "Trailer", name)
 			}

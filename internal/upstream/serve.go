@@ -10,6 +10,8 @@ import (
 	"net/http"
 	"strings"
 	"time"
+
+	"openclaw-sandbox/internal/syntax"
 )
 
 // Serve sends r with the header h to the gateway, and its answer to w. h has passed
@@ -215,7 +217,7 @@ func (x *exchange) headRead() {
 // not; line breaks net/http makes spaces.
 func passable(h http.Header) bool {
 	for name, values := range h {
-		if !token(name) {
+		if !syntax.Token.Only(name) {
 			return false
 		}
 		for _, v := range values {

@@ -1,37 +1,15 @@
 package upstream
 
-import "net/http"
+import (
+	"net/http"
 
-// class are the bytes of a syntactic element, as a bit set.
-type class [4]uint64
-
-func (c *class) has(b byte) bool { return c[b>>6]&(1<<(b&63)) != 0 }
-
-func classOf(s string) (c class) {
-	for _, b := range []byte(s) {
-		c[b>>6] |= 1 << (b & 63)
-	}
-	return c
-}
-
-const alphanumeric = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
-
-var (
-	tokenBytes = classOf("!#$%&'*+-.^_`|~" + alphanumeric)               // RFC 9110 section 5.6.2
-	hostBytes  = classOf("!$&'()*+,;=" + ":[]%" + "-._~" + alphanumeric) // RFC 3986 section 3.2.2, and a port
+	"openclaw-sandbox/internal/syntax"
 )
 
-func only(s string, c *class) bool {
-	for i := 0; i < len(s); i++ {
-		if !c.has(s[i]) {
-			return false
-		}
-	}
-	return s != ""
-}
+// hostBytes are those of RFC 3986 section 3.2.2, and of a port.
+var hostBytes = syntax.Of("!$&'()*+,;=" + ":[]%" + syntax.Unreserved)
 
-func token(s string) bool     { return only(s, &tokenBytes) }
-func validHost(s string) bool { return only(s, &hostBytes) }
+func validHost(s string) bool { return hostBytes.Only(s) }
 
 // validValue refuses control characters, but not the tab (RFC 9110 section 5.5).
 func validValue(s string) bool {

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"openclaw-sandbox/internal/keyfile"
 	"openclaw-sandbox/internal/sandbox"
 )
 
@@ -30,22 +31,14 @@ type Derived struct{ masters [][]byte }
 // ReadMasters reads files with one master secret each, in base64. All are good;
 // the first is the one that is given out.
 func ReadMasters(files ...string) (*Derived, error) {
-	d := &Derived{}
 	if len(files) == 0 {
 		return nil, errors.New("want at least one file with a master secret")
 	}
-	for _, name := range files {
-		text, err := os.ReadFile(name)
-		if err != nil {
-			return nil, fmt.Errorf("master secret: %w", err)
-		}
-		key, err := base64.StdEncoding.DecodeString(strings.TrimSpace(string(text)))
-		if err != nil || len(key) != masterSize {
-			return nil, fmt.Errorf("master secret %s: want %d bytes in base64, as of `openssl rand -base64 %d`", name, masterSize, masterSize)
-		}
-		d.masters = append(d.masters, key)
+	masters, err := keyfile.Read("master secret", masterSize, files...)
+	if err != nil {
+		return nil, err
 	}
-	return d, nil
+	return &Derived{masters}, nil
 }
 
 // Of never fails.
