@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"openclaw-sandbox/internal/identity"
+	"openclaw-sandbox/internal/limit"
 	"openclaw-sandbox/internal/sandbox"
 )
 
@@ -103,8 +104,8 @@ func (h Hook) matches(r *http.Request) bool {
 
 // Set are the webhooks of a router. It is safe for concurrent use.
 type Set struct {
-	hooks    []Hook // the longest path first
-	budgets  *budgets
+	hooks    []Hook                                // the longest path first
+	budgets  map[string]*limit.Rates[sandbox.User] // by hook; only what was verified counts, so that nobody can use up another's
 	failures *identity.Limit
 	now      func() time.Time
 }
@@ -120,11 +121,15 @@ const (
 	bodyTimeout = 10 * time.Second
 )
 
-// New returns a set of hooks that were checked.
+// New returns a set of hooks that were checked, each with a name of its own.
 func New(hooks []Hook) *Set {
 	hooks = slices.Clone(hooks)
 	slices.SortStableFunc(hooks, func(a, b Hook) int { return cmp.Compare(len(b.Path), len(a.Path)) })
-	return &Set{hooks: hooks, budgets: newBudgets(), failures: identity.NewLimit(failuresPerMinute, failuresPerMinute), now: time.Now}
+	budgets := make(map[string]*limit.Rates[sandbox.User], len(hooks))
+	for _, h := range hooks {
+		budgets[h.Name] = limit.NewRates[sandbox.User](float64(h.PerMinute), h.PerMinute)
+	}
+	return &Set{hooks: hooks, budgets: budgets, failures: identity.NewLimit(failuresPerMinute, failuresPerMinute), now: time.Now}
 }
 
 // Match finds the hook that a request is for, by its path below the sandbox's
@@ -174,11 +179,11 @@ func (s *Set) Verify(w http.ResponseWriter, r *http.Request, h Hook, u sandbox.U
 	if err != nil {
 		return &Refusal{Result: Failed, Err: err}
 	}
-	limit := h.MaxBody
+	most := h.MaxBody
 	if s.failures.Spent(r, now) {
-		limit = min(limit, suspectBody)
+		most = min(most, suspectBody)
 	}
-	body := reader(w, r, limit)
+	body := reader(w, r, most)
 	kind := kinds[h.Signature]
 	if err := kind.verify(r.Header, keys, now, body); err != nil {
 		if s.failures.Allow(r, now) {
@@ -190,7 +195,7 @@ func (s *Set) Verify(w http.ResponseWriter, r *http.Request, h Hook, u sandbox.U
 	if err != nil {
 		return refusal(err)
 	}
-	if wait := s.budgets.spend(h, u, now); wait > 0 {
+	if wait := s.budgets[h.Name].Allow(u, now); wait > 0 {
 		return &Refusal{Result: Limited, RetryAfter: wait, Err: fmt.Errorf("more than %d a minute", h.PerMinute)}
 	}
 	r.Body, r.ContentLength, r.TransferEncoding, r.Trailer = io.NopCloser(bytes.NewReader(text)), int64(len(text)), nil, nil
