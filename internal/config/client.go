@@ -3,8 +3,6 @@ package config
 import (
 	"math"
 	"time"
-
-	"github.com/dustin/go-humanize"
 )
 
 // Client bounds clients' connections before anything is known of a request.
@@ -33,13 +31,7 @@ func (b *clientBlock) apply(c *Client, bad *problems) {
 	}
 	bad.duration("client.head_timeout", &c.HeadTimeout, b.HeadTimeout, 1)
 	bad.duration("client.idle_timeout", &c.IdleTimeout, b.IdleTimeout, 1)
-	if b.MaxHead == nil {
-		return
-	}
-	n, err := humanize.ParseBytes(string(*b.MaxHead))
-	if err != nil || n < minHead || n > math.MaxInt32 {
-		bad.at("client.max_head", "want a size like \"64KiB\", of 4KiB or more, got %q", *b.MaxHead)
-		return
-	}
-	c.MaxHead = int(n)
+	most := int64(c.MaxHead)
+	bad.size("client.max_head", "a size like \"64KiB\", of 4KiB or more", &most, b.MaxHead, minHead, math.MaxInt32)
+	c.MaxHead = int(most)
 }

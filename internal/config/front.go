@@ -2,7 +2,6 @@ package config
 
 import (
 	"crypto/tls"
-	"net/netip"
 	"net/url"
 	"slices"
 	"strings"
@@ -31,14 +30,9 @@ const newPerHour = 10
 
 // applyFront reads how clients come in: TLS, and the proxies before it.
 func (f *file) applyFront(c *Config, bad *problems) {
-	for _, text := range f.TrustedProxies {
-		p, err := netip.ParsePrefix(text)
-		if err != nil || p.Bits() == 0 {
-			bad.at("trusted_proxies", "want networks like \"10.0.0.0/8\", and not the whole world, got %q", text)
-			continue
-		}
-		c.TrustedProxies = append(c.TrustedProxies, p.Masked())
-	}
+	c.TrustedProxies = networks(f.TrustedProxies, func(text string) {
+		bad.at("trusted_proxies", "want networks like \"10.0.0.0/8\", and not the whole world, got %q", text)
+	})
 	f.applyTLS(c, bad)
 	set(&c.RedirectListen, f.RedirectListen)
 	if c.RedirectListen != "" {

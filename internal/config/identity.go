@@ -2,7 +2,6 @@ package config
 
 import (
 	"net/http"
-	"net/netip"
 	"net/url"
 	"os"
 	"reflect"
@@ -196,15 +195,9 @@ func (b *identityBlock) header(c *Config, bad scope) {
 	if len(b.Networks) == 0 {
 		bad.at("networks", "want the addresses of the proxy; anybody could set the header without")
 	}
-	h := identity.Header{Name: b.Header}
-	for _, text := range b.Networks {
-		p, err := netip.ParsePrefix(text)
-		if err != nil || p.Bits() == 0 {
-			bad.at("networks", "want networks like \"10.0.0.2/32\", and not the whole world, got %q", text)
-			continue
-		}
-		h.Networks = append(h.Networks, p.Masked())
-	}
+	h := identity.Header{Name: b.Header, Networks: networks(b.Networks, func(text string) {
+		bad.at("networks", "want networks like \"10.0.0.2/32\", and not the whole world, got %q", text)
+	})}
 	h.Mapping = b.mapping(bad)
 	// The header is the only claim there is, whatever it is called.
 	h.Mapping.Claim = identity.HeaderClaim

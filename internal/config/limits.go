@@ -1,10 +1,6 @@
 package config
 
-import (
-	"math"
-
-	"github.com/dustin/go-humanize"
-)
+import "math"
 
 // Limits bound what one user, one address and all together may have. 0 is no limit.
 type Limits struct {
@@ -35,14 +31,7 @@ func (b *limitsBlock) apply(l *Limits, bad *problems) {
 	if b == nil {
 		return
 	}
-	if b.MaxBody != nil {
-		n, err := humanize.ParseBytes(string(*b.MaxBody))
-		if err != nil || n > math.MaxInt64 {
-			bad.at("limits.max_body", "want a size like \"64MiB\", or \"0\" for no limit, got %q", *b.MaxBody)
-		} else {
-			l.MaxBody = int64(n)
-		}
-	}
+	bad.size("limits.max_body", "a size like \"64MiB\", or \"0\" for no limit", &l.MaxBody, b.MaxBody, 0, math.MaxInt64)
 	bad.count("limits.requests_per_minute_per_user", &l.UserPerMinute, b.UserPerMinute)
 	bad.count("limits.requests_per_minute_per_address", &l.AddressPerMinute, b.AddressPerMinute)
 	bad.count("limits.burst", &l.Burst, b.Burst)

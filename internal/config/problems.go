@@ -3,10 +3,12 @@ package config
 import (
 	"fmt"
 	"net"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/dustin/go-humanize"
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclparse"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
@@ -164,6 +166,33 @@ func (p *problems) count(setting string, into *int, from *int) {
 	default:
 		*into = *from
 	}
+}
+
+// size parses a setting of least to most bytes; want says in words what it may be.
+func (p *problems) size(setting, want string, into *int64, from *size, least, most uint64) {
+	if from == nil {
+		return
+	}
+	n, err := humanize.ParseBytes(string(*from))
+	if err != nil || n < least || n > most {
+		p.at(setting, "want %s, got %q", want, *from)
+		return
+	}
+	*into = int64(n)
+}
+
+// networks parses a list of networks, and reports each that is none, or the whole world.
+func networks(list []string, bad func(text string)) []netip.Prefix {
+	var out []netip.Prefix
+	for _, text := range list {
+		p, err := netip.ParsePrefix(text)
+		if err != nil || p.Bits() == 0 {
+			bad(text)
+			continue
+		}
+		out = append(out, p.Masked())
+	}
+	return out
 }
 
 // hostPort wants an address to listen on.
