@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"log/slog"
-	"net/http"
 	"strings"
 
 	consul "github.com/hashicorp/consul/api"
@@ -84,7 +83,7 @@ func newIdlers(c config.Config, cc *consul.Client, w *watcher, px *proxy.Proxy, 
 	board := activity.NewBoard(told, cc, w.Tracker, log)
 	reaps := idle.DefaultConfig()
 	reaps.Terms, reaps.Every, reaps.Job = reaping(c), c.Idle.Period, c.Job
-	ask := idle.Gateways{Domain: c.Domain, Identify: func(h http.Header, in *http.Request, user string) { px.SetIdentity(h, in, user) }, Dial: px.Dial}
+	ask := idle.Gateways{Domain: c.Domain, Identify: px.SetIdentity, Dial: px.Dial}
 	reaper := idle.New(reaps, cc, board, ours{w.catalog, c.Job + "/"}, keeper{w.launcher}, ask, log, m.reaped)
 	return idlers{board: board, reaper: reaper, books: idle.NewBooks(c.Job, reaper.Policy, cc, board)}
 }

@@ -16,7 +16,7 @@ import (
 	"openclaw-sandbox/internal/sandbox"
 )
 
-// token is the only group of commands that needs Consul, and it needs no store.
+// token needs Consul, and no store.
 func (t *tool) token() *cobra.Command {
 	var tokens apitoken.Store
 	cmd := &cobra.Command{Use: "token", Short: "Look after API tokens, which routers with identity \"api\" accept",
