@@ -85,14 +85,7 @@ func TestLearn(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				client, err := consul.NewClient(&consul.Config{Address: "127.0.0.1:1"})
-				if err != nil {
-					t.Fatal(err)
-				}
-				cat, err := New(DefaultConfig(), client, slog.New(slog.DiscardHandler))
-				if err != nil {
-					t.Fatal(err)
-				}
+				cat := alone(t)
 				for _, s := range c.steps {
 					s(cat, cat.shards[0])
 				}
@@ -105,4 +98,18 @@ func TestLearn(t *testing.T) {
 			})
 		})
 	}
+}
+
+// alone is a catalog whose Consul is away; tests show it what they want.
+func alone(t *testing.T) *Catalog {
+	t.Helper()
+	client, err := consul.NewClient(&consul.Config{Address: "127.0.0.1:1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	cat, err := New(DefaultConfig(), client, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cat
 }

@@ -2,7 +2,6 @@ package catalog
 
 import (
 	"encoding/json"
-	"log/slog"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -75,14 +74,7 @@ func TestSleep(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				client, err := consul.NewClient(&consul.Config{Address: "127.0.0.1:1"})
-				if err != nil {
-					t.Fatal(err)
-				}
-				cat, err := New(DefaultConfig(), client, slog.New(slog.DiscardHandler))
-				if err != nil {
-					t.Fatal(err)
-				}
+				cat := alone(t)
 				for _, s := range c.steps {
 					s(cat)
 				}

@@ -1,16 +1,11 @@
 package acme
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/binary"
 	"encoding/json"
-	"encoding/pem"
 	"io"
-	"math/big"
 	"net"
 	"net/http"
 	"os"
@@ -24,6 +19,7 @@ import (
 	"golang.org/x/net/dns/dnsmessage"
 
 	"openclaw-sandbox/internal/devcluster"
+	"openclaw-sandbox/internal/front/fronttest"
 )
 
 // server is a running ACME server.
@@ -44,7 +40,7 @@ func startServer(t *testing.T, tlsPort, httpPort string) *server {
 	dir := t.TempDir()
 	s := &server{caFile: filepath.Join(dir, "ca.pem")}
 	keyFile := filepath.Join(dir, "key.pem")
-	s.certify(t, keyFile)
+	fronttest.Certify(t, s.caFile, keyFile, "", "127.0.0.1")
 	ports, err := devcluster.FreePorts(2)
 	if err != nil {
 		t.Fatal(err)
@@ -80,26 +76,6 @@ func startServer(t *testing.T, tlsPort, httpPort string) *server {
 			t.Fatal("the ACME server does not answer")
 		}
 	}
-}
-
-// certify writes a certificate for 127.0.0.1, which is its own authority.
-func (s *server) certify(t *testing.T, keyFile string) {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	of := &x509.Certificate{SerialNumber: big.NewInt(1), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true}
-	cert, err := x509.CreateCertificate(rand.Reader, of, of, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	private, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	write(t, s.caFile, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert}))
-	write(t, keyFile, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private}))
 }
 
 func write(t *testing.T, file string, text []byte) {

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"openclaw-sandbox/internal/devcluster"
+	"openclaw-sandbox/test/bench/stack"
 	"openclaw-sandbox/test/bench/table"
 )
 
@@ -37,47 +38,34 @@ func main() {
 	}
 }
 
-func run(ctx context.Context) (err error) {
+func run(ctx context.Context) error {
 	rounds := flag.Int("rounds", 5, "how often each freeze is measured")
 	source := flag.String("source", ".", "the repository's root")
 	bin := flag.String("bin", "bin", "folder of the built binaries")
 	out := flag.String("out", "", "Markdown file whose section \"freeze\" is replaced by the table")
 	flag.Parse()
-	if os.Geteuid() != 0 {
-		return fmt.Errorf("it runs sandboxes with real isolation: run it as root")
-	}
-	dir, err := os.MkdirTemp("", "ocs-bench-freeze-")
-	if err != nil {
-		return err
-	}
-	defer os.RemoveAll(dir)
-	// The sandbox's user must get to start.sh.
-	if err := os.Chmod(dir, 0o711); err != nil {
-		return err
-	}
-	for _, p := range []*string{source, bin} {
-		if *p, err = filepath.Abs(*p); err != nil {
+	rows := map[string][]figures{}
+	err := stack.With(ctx, stack.Options{Source: *source, Bin: *bin, Bridge: bridge, BridgeSubnet: bridgeSubnet,
+		DriverConfig: fmt.Sprintf("freeze {\n  page_out_after = %q\n}", pageOutAfter.String())}, func(s *devcluster.Stack, dir string) error {
+		b, err := prepare(ctx, s)
+		if err != nil {
 			return err
 		}
-	}
-	stack, err := devcluster.Up(ctx, devcluster.Options{Source: *source, Bin: *bin, Dir: filepath.Join(dir, "stack"), Runtime: "image",
-		Bridge: bridge, BridgeSubnet: bridgeSubnet, SnapshotInterval: "15s",
-		DriverConfig: fmt.Sprintf("freeze {\n  page_out_after = %q\n}", pageOutAfter.String()),
-		Routers:      []devcluster.RouterOptions{{Job: "sandbox-router", Identity: "identity \"dev\" {}\n"}},
-		Progress:     func(f string, a ...any) { fmt.Fprintf(os.Stderr, f+"\n", a...) }})
+		return b.measure(ctx, dir, *rounds, rows)
+	})
 	if err != nil {
 		return err
 	}
-	defer func() {
-		if derr := stack.Down(context.WithoutCancel(ctx)); err == nil {
-			err = derr
-		}
-	}()
-	b, err := prepare(ctx, stack)
-	if err != nil {
-		return err
+	text := render(rows, *rounds)
+	fmt.Print(text)
+	if *out == "" {
+		return nil
 	}
-	rows := map[string][]figures{}
+	return table.Replace(*out, "freeze", text)
+}
+
+// measure freezes gateways in each way. A swap file lies in dir.
+func (b *bench) measure(ctx context.Context, dir string, rounds int, rows map[string][]figures) error {
 	for _, way := range []struct {
 		name       string
 		push, swap bool
@@ -89,21 +77,16 @@ func run(ctx context.Context) (err error) {
 			}
 			defer off()
 		}
-		for round := range *rounds {
+		for round := range rounds {
 			f, err := b.freeze(ctx, way.push)
 			if err != nil {
 				return fmt.Errorf("%s: %w", way.name, err)
 			}
 			rows[way.name] = append(rows[way.name], f)
-			fmt.Fprintf(os.Stderr, "%s: round %d of %d done\n", way.name, round+1, *rounds)
+			fmt.Fprintf(os.Stderr, "%s: round %d of %d done\n", way.name, round+1, rounds)
 		}
 	}
-	text := render(rows, *rounds)
-	fmt.Print(text)
-	if *out == "" {
-		return nil
-	}
-	return table.Replace(*out, "freeze", text)
+	return nil
 }
 
 // swapOn gives the machine a swap file until off is called.

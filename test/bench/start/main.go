@@ -15,6 +15,7 @@ import (
 	"syscall"
 
 	"openclaw-sandbox/internal/devcluster"
+	"openclaw-sandbox/test/bench/stack"
 	"openclaw-sandbox/test/bench/table"
 )
 
@@ -32,47 +33,34 @@ func main() {
 	}
 }
 
-func run(ctx context.Context) (err error) {
+func run(ctx context.Context) error {
 	rounds := flag.Int("rounds", 5, "how often each start is measured")
 	source := flag.String("source", ".", "the repository's root")
 	bin := flag.String("bin", "bin", "folder of the built binaries")
 	out := flag.String("out", "", "Markdown file whose section \"start\" is replaced by the table")
 	flag.Parse()
-	if os.Geteuid() != 0 {
-		return fmt.Errorf("it runs sandboxes with real isolation: run it as root")
-	}
-	dir, err := os.MkdirTemp("", "ocs-bench-")
-	if err != nil {
-		return err
-	}
-	defer os.RemoveAll(dir)
-	// The sandbox's user must get to start.sh.
-	if err := os.Chmod(dir, 0o711); err != nil {
-		return err
-	}
-	for _, p := range []*string{source, bin} {
-		if *p, err = filepath.Abs(*p); err != nil {
+	rows := map[string][]phases{}
+	err := stack.With(ctx, stack.Options{Source: *source, Bin: *bin, Bridge: bridge, BridgeSubnet: bridgeSubnet}, func(s *devcluster.Stack, dir string) error {
+		b := &bench{stack: s, dir: dir}
+		if err := b.prepare(ctx); err != nil {
 			return err
 		}
-	}
-	stack, err := devcluster.Up(ctx, devcluster.Options{Source: *source, Bin: *bin, Dir: filepath.Join(dir, "stack"), Runtime: "image",
-		Bridge: bridge, BridgeSubnet: bridgeSubnet, SnapshotInterval: "15s",
-		Routers:  []devcluster.RouterOptions{{Job: "sandbox-router", Identity: "identity \"dev\" {}\n"}},
-		Progress: func(f string, a ...any) { fmt.Fprintf(os.Stderr, f+"\n", a...) }})
+		return b.measure(ctx, *rounds, rows)
+	})
 	if err != nil {
 		return err
 	}
-	defer func() {
-		if derr := stack.Down(context.WithoutCancel(ctx)); err == nil {
-			err = derr
-		}
-	}()
-	b := &bench{stack: stack, dir: dir}
-	if err := b.prepare(ctx); err != nil {
-		return err
+	text := render(rows, *rounds)
+	fmt.Print(text)
+	if *out == "" {
+		return nil
 	}
-	rows := map[string][]phases{}
-	for round := range *rounds {
+	return table.Replace(*out, "start", text)
+}
+
+// measure starts gateways both ways in turns.
+func (b *bench) measure(ctx context.Context, rounds int, rows map[string][]phases) error {
+	for round := range rounds {
 		steps := []func(context.Context, int) error{
 			func(ctx context.Context, n int) error {
 				user := fmt.Sprintf("bench%d", n)
@@ -103,12 +91,7 @@ func run(ctx context.Context) (err error) {
 				return err
 			}
 		}
-		fmt.Fprintf(os.Stderr, "round %d of %d done\n", round+1, *rounds)
+		fmt.Fprintf(os.Stderr, "round %d of %d done\n", round+1, rounds)
 	}
-	text := render(rows, *rounds)
-	fmt.Print(text)
-	if *out == "" {
-		return nil
-	}
-	return table.Replace(*out, "start", text)
+	return nil
 }
