@@ -1,29 +1,19 @@
 package main
 
 import (
-	"context"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	consul "github.com/hashicorp/consul/api"
 
-	"openclaw-sandbox/internal/devcluster"
 	"openclaw-sandbox/internal/idle"
 	"openclaw-sandbox/internal/sandbox"
 )
 
 // A policy's life on a real Consul, as an operator makes it and a router reads it.
 func TestPolicies(t *testing.T) {
-	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
-	t.Cleanup(cancel)
-	c, err := devcluster.StartConsul(ctx, filepath.Join(t.TempDir(), "consul"), 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { c.Stop(ctx) })
-	t.Setenv("CONSUL_HTTP_ADDR", c.Addr)
+	ctx, c := ownConsul(t)
 	base := idle.Policy{FreezeAfter: time.Minute, StopAfter: time.Hour}
 	counts := func(u sandbox.User, want idle.Policy) {
 		t.Helper()

@@ -19,14 +19,7 @@ import (
 
 // A token's life on a real Consul, as an operator makes it and a router sees it.
 func TestTokens(t *testing.T) {
-	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
-	t.Cleanup(cancel)
-	c, err := devcluster.StartConsul(ctx, filepath.Join(t.TempDir(), "consul"), 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { c.Stop(ctx) })
-	t.Setenv("CONSUL_HTTP_ADDR", c.Addr)
+	ctx, c := ownConsul(t)
 	must := func(args ...string) string {
 		t.Helper()
 		out, err := ctl(t, "", append([]string{"token"}, args...)...)
@@ -134,4 +127,18 @@ func TestLifetime(t *testing.T) {
 			t.Errorf("lifetime(%q) = %s, %v", text, got, err)
 		}
 	}
+}
+
+// ownConsul is a Consul for the test, which its commands find.
+func ownConsul(t *testing.T) (context.Context, *devcluster.Consul) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
+	t.Cleanup(cancel)
+	c, err := devcluster.StartConsul(ctx, filepath.Join(t.TempDir(), "consul"), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Stop(ctx) })
+	t.Setenv("CONSUL_HTTP_ADDR", c.Addr)
+	return ctx, c
 }

@@ -46,12 +46,11 @@ type registry struct {
 	index   uint64
 	of      map[string][]*consul.ServiceEntry
 	changed chan struct{}
-	asked   map[string]int
 	silent  string // the name that is never answered
 }
 
 func newRegistry() *registry {
-	return &registry{index: 10, of: map[string][]*consul.ServiceEntry{}, changed: make(chan struct{}), asked: map[string]int{}}
+	return &registry{index: 10, of: map[string][]*consul.ServiceEntry{}, changed: make(chan struct{})}
 }
 
 func (g *registry) set(name string, entries ...*consul.ServiceEntry) {
@@ -63,17 +62,10 @@ func (g *registry) set(name string, entries ...*consul.ServiceEntry) {
 	g.changed = make(chan struct{})
 }
 
-func (g *registry) asks(name string) int {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return g.asked[name]
-}
-
 func (g *registry) serve(w http.ResponseWriter, r *http.Request) {
 	name := path.Base(r.URL.Path)
 	after, _ := strconv.ParseUint(r.URL.Query().Get("index"), 10, 64)
 	g.mu.Lock()
-	g.asked[name]++
 	for g.index <= after || g.silent == name {
 		changed := g.changed
 		g.mu.Unlock()

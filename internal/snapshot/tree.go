@@ -66,14 +66,6 @@ func (t *Tree) node(p pathname) Node {
 	return n
 }
 
-// Node is the path's. It returns fs.ErrNotExist if the snapshot has none.
-func (t *Tree) Node(path string) (Node, error) {
-	if _, ok := t.state.live[pathname(path)]; !ok {
-		return Node{}, fmt.Errorf("%.200q: %w", path, fs.ErrNotExist)
-	}
-	return t.node(pathname(path)), nil
-}
-
 // Copy writes a file's content to w, verified.
 func (t *Tree) Copy(ctx context.Context, w io.Writer, path string) error {
 	rec, ok := t.state.live[pathname(path)]

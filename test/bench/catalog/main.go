@@ -71,11 +71,7 @@ func run(ctx context.Context) error {
 		}
 		text += fmt.Sprintf("| %d | %.1f | **%.1f** | %.1f ms | %.1f ms | %.2f s |\n", n, r.idle, r.busy, ms(r.seen, 50), ms(r.seen, 99), r.first.Seconds())
 	}
-	fmt.Print(text)
-	if *out != "" {
-		return table.Replace(*out, "catalog", text)
-	}
-	return nil
+	return table.Publish(*out, "catalog", text)
 }
 
 func ms(sorted []time.Duration, percent int) float64 {

@@ -57,11 +57,7 @@ func run(ctx context.Context) error {
 		return err
 	}
 	text := render(rows, *rounds)
-	fmt.Print(text)
-	if *out == "" {
-		return nil
-	}
-	return table.Replace(*out, "freeze", text)
+	return table.Publish(*out, "freeze", text)
 }
 
 // measure freezes gateways in each way. A swap file lies in dir.

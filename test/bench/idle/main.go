@@ -60,11 +60,7 @@ func run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	fmt.Print(text)
-	if *out != "" {
-		return table.Replace(*out, "idle", text)
-	}
-	return nil
+	return table.Publish(*out, "idle", text)
 }
 
 func measure(ctx context.Context, o options) (_ string, err error) {

@@ -118,11 +118,7 @@ func (b *bench) run(ctx context.Context, bin, only, out string) (err error) {
 		fmt.Fprintf(os.Stderr, "round %d of %d done\n", round+1, b.rounds)
 	}
 	text := b.render()
-	fmt.Print(text)
-	if out == "" {
-		return nil
-	}
-	return table.Replace(out, "router", text)
+	return table.Publish(out, "router", text)
 }
 
 // startStubs starts the stub gateway as a process of its own.

@@ -51,11 +51,7 @@ func run(ctx context.Context) error {
 		return err
 	}
 	text := render(rows, *rounds)
-	fmt.Print(text)
-	if *out == "" {
-		return nil
-	}
-	return table.Replace(*out, "start", text)
+	return table.Publish(*out, "start", text)
 }
 
 // measure starts gateways both ways in turns.

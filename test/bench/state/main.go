@@ -132,11 +132,7 @@ func run(ctx context.Context) (err error) {
 		}
 	}
 	text := b.render()
-	fmt.Print(text)
-	if *out == "" {
-		return nil
-	}
-	return table.Replace(*out, "state", text)
+	return table.Publish(*out, "state", text)
 }
 
 func (b *bench) path(name string) string { return filepath.Join(b.dir, name) }

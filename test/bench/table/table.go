@@ -34,6 +34,15 @@ func Machine() string {
 	return fmt.Sprintf("%s, %d × %s, %s/%s, %s", time.Now().UTC().Format("2006-01-02"), runtime.NumCPU(), model, runtime.GOOS, runtime.GOARCH, runtime.Version())
 }
 
+// Publish prints text, and replaces the section of a file by it, if one is named.
+func Publish(file, name, text string) error {
+	fmt.Print(text)
+	if file == "" {
+		return nil
+	}
+	return Replace(file, name, text)
+}
+
 // Replace puts text between the section's markers in a Markdown file:
 // <!-- NAME --> and <!-- /NAME -->, each on a line of its own.
 func Replace(file, name, text string) error {

@@ -100,11 +100,7 @@ func run(ctx context.Context) (err error) {
 		}
 	}
 	text := render(all)
-	fmt.Print(text)
-	if *out == "" {
-		return nil
-	}
-	return table.Replace(*out, "wake", text)
+	return table.Publish(*out, "wake", text)
 }
 
 // phases of a wake, without the task's own start.
