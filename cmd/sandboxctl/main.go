@@ -108,15 +108,6 @@ func explain(err error) string {
 	return err.Error()
 }
 
-// user checks an argument before anything is touched.
-func user(arg string) (sandbox.User, error) {
-	u, err := sandbox.ParseUser(arg)
-	if err != nil {
-		return "", fmt.Errorf("user %q: %w", arg, err)
-	}
-	return u, nil
-}
-
 // at adds the flag that names a snapshot.
 func at(cmd *cobra.Command, seq *uint64) {
 	cmd.Flags().Uint64Var(seq, "at", 0, "the snapshot's number; the newest if 0")
@@ -124,7 +115,7 @@ func at(cmd *cobra.Command, seq *uint64) {
 
 // open is the tree of a user's snapshot.
 func (t *tool) open(ctx context.Context, arg string, seq uint64) (*snapshot.Tree, error) {
-	u, err := user(arg)
+	u, err := sandbox.ParseUser(arg)
 	if err != nil {
 		return nil, err
 	}

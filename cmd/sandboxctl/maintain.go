@@ -24,7 +24,7 @@ func (t *tool) chosen(ctx context.Context, args []string, all bool) ([]sandbox.U
 		return nil, errors.New("want a user, or --all")
 	}
 	if !all {
-		u, err := user(args[0])
+		u, err := sandbox.ParseUser(args[0])
 		return []sandbox.User{u}, err
 	}
 	list, err := snapshot.Users(ctx, t.store)

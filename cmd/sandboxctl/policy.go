@@ -22,7 +22,7 @@ func (t *tool) policy() *cobra.Command {
 		Long: `Say for a user when an idle sandbox is frozen and stopped, in place of what the
 routers' config says for everybody. It lies in Consul, and counts within seconds:
 CONSUL_HTTP_ADDR, CONSUL_HTTP_TOKEN and their TLS siblings say where; the right is
-key:write on openclaw/policy/. No store is needed.`,
+key:write on JOB/policy/. No store is needed.`,
 		PersistentPreRunE: func(*cobra.Command, []string) error {
 			c, err := consul.NewClient(consul.DefaultConfig())
 			if err == nil {
@@ -43,7 +43,7 @@ func (t *tool) policySet(p *idle.Policies) *cobra.Command {
 	var o idle.Override
 	cmd := &cobra.Command{Use: "set USER", Short: "Give a user a policy, in place of the one before", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			u, err := user(args[0])
+			u, err := sandbox.ParseUser(args[0])
 			if err != nil {
 				return err
 			}
@@ -92,7 +92,7 @@ func (t *tool) policyList(p *idle.Policies) *cobra.Command {
 
 func (t *tool) policyUnset(p *idle.Policies) *cobra.Command {
 	return &cobra.Command{Use: "unset USER", Short: "Let the routers' config count for a user again", Args: cobra.ExactArgs(1), RunE: func(cmd *cobra.Command, args []string) error {
-		u, err := user(args[0])
+		u, err := sandbox.ParseUser(args[0])
 		if err != nil {
 			return err
 		}

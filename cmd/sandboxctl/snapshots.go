@@ -40,7 +40,7 @@ func (t *tool) users() *cobra.Command {
 
 func (t *tool) snapshots() *cobra.Command {
 	return &cobra.Command{Use: "snapshots USER", Short: "List the snapshots that can be had back", Args: cobra.ExactArgs(1), RunE: func(cmd *cobra.Command, args []string) error {
-		u, err := user(args[0])
+		u, err := sandbox.ParseUser(args[0])
 		if err != nil {
 			return err
 		}
@@ -77,7 +77,7 @@ func (t *tool) restore() *cobra.Command {
 	cmd := &cobra.Command{Use: "restore USER --at N | --branch NAME", Short: "Make an older snapshot the newest again", Args: cobra.ExactArgs(1),
 		Long: "Make an older snapshot the newest again. The user's next start has it. What was the\nnewest stays in the history.",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			u, err := user(args[0])
+			u, err := sandbox.ParseUser(args[0])
 			if err != nil {
 				return err
 			}
@@ -107,11 +107,11 @@ func (t *tool) restore() *cobra.Command {
 func (t *tool) fork() *cobra.Command {
 	var seq uint64
 	cmd := &cobra.Command{Use: "fork USER NEW", Short: "Give a new user a copy of a snapshot", Args: cobra.ExactArgs(2), RunE: func(cmd *cobra.Command, args []string) error {
-		from, err := user(args[0])
+		from, err := sandbox.ParseUser(args[0])
 		if err != nil {
 			return err
 		}
-		to, err := user(args[1])
+		to, err := sandbox.ParseUser(args[1])
 		if err != nil {
 			return err
 		}
@@ -153,7 +153,7 @@ func (t *tool) unpin() *cobra.Command {
 }
 
 func (t *tool) onVersion(args []string, do func(u sandbox.User, seq uint64) error) error {
-	u, err := user(args[0])
+	u, err := sandbox.ParseUser(args[0])
 	if err != nil {
 		return err
 	}

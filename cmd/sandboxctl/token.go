@@ -41,7 +41,7 @@ func (t *tool) tokenCreate(tokens *apitoken.Store) *cobra.Command {
 	cmd := &cobra.Command{Use: "create USER", Short: "Make a token and print it, this once", Args: cobra.ExactArgs(1),
 		Long: "Make a token and print it, alone on the standard output. It can not be had again.",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			u, err := user(args[0])
+			u, err := sandbox.ParseUser(args[0])
 			if err != nil {
 				return err
 			}
@@ -78,7 +78,7 @@ func (t *tool) tokenList(tokens *apitoken.Store) *cobra.Command {
 		var of sandbox.User
 		if len(args) > 0 {
 			var err error
-			if of, err = user(args[0]); err != nil {
+			if of, err = sandbox.ParseUser(args[0]); err != nil {
 				return err
 			}
 		}

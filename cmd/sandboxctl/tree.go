@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"openclaw-sandbox/internal/archive"
+	"openclaw-sandbox/internal/sandbox"
 	"openclaw-sandbox/internal/snapshot"
 )
 
@@ -119,7 +120,7 @@ func (t *tool) importer() *cobra.Command {
 	cmd := &cobra.Command{Use: "import USER FILE | --prefix PREFIX", Short: "Give a new user the state in a tar file, or in plain objects",
 		Long: "Give a new user the state in a tar file (.tar, .tar.gz, .tar.zst), or in the plain objects\nbelow a prefix of the store, as cloudflare/moltworker keeps them: openclaw/ or clawdbot/,\nworkspace/, skills/. These stay as they are.",
 		Args: cobra.RangeArgs(1, 2), RunE: func(cmd *cobra.Command, args []string) error {
-			u, err := user(args[0])
+			u, err := sandbox.ParseUser(args[0])
 			if err != nil {
 				return err
 			}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"openclaw-sandbox/internal/sandbox"
 	"openclaw-sandbox/internal/webhook"
 )
 
@@ -24,7 +25,7 @@ The secret is made of the three: nothing is stored, and the same is printed each
 		Args:              cobra.ExactArgs(2),
 		PersistentPreRunE: func(*cobra.Command, []string) error { return nil },
 		RunE: func(_ *cobra.Command, args []string) error {
-			u, err := user(args[0])
+			u, err := sandbox.ParseUser(args[0])
 			if err != nil {
 				return err
 			}

@@ -80,7 +80,7 @@ func idOf(sum [sha256.Size]byte) string { return hex.EncodeToString(sum[:])[:idS
 // check finds what is wrong with a token before it is made.
 func (i Info) check(now time.Time) error {
 	if _, err := sandbox.ParseUser(string(i.User)); err != nil {
-		return fmt.Errorf("user %q: %w", i.User, err)
+		return err
 	}
 	if _, err := identity.ParseRole(string(i.Role)); err != nil {
 		return err
