@@ -39,7 +39,7 @@ func newMetrics() *metrics {
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "sandbox_router_requests_total",
 			Help: "Requests, by class of the answer's status; 1xx is an upgrade."}, []string{"class"}),
 		wakes: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "sandbox_router_wake_seconds",
-			Help: "Starts, from the first request to the gateway in the catalog, by outcome.", Buckets: []float64{.5, 1, 2, 4, 6, 8, 10, 15, 20, 30, 60, 120, 240}}, []string{"outcome"}),
+			Help: "Starts, from the first request, in line or not, to the gateway in the catalog, by outcome: ready; elsewhere, if another router had started it meanwhile; or the reason of a failure.", Buckets: []float64{.5, 1, 2, 4, 6, 8, 10, 15, 20, 30, 60, 120, 240}}, []string{"outcome"}),
 		acts: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "sandbox_router_idle_acts_total",
 			Help: "Idle sandboxes that this router froze or stopped."}, []string{"act"}),
 		webhooks: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "sandbox_router_webhooks_total",

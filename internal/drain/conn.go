@@ -2,8 +2,11 @@ package drain
 
 import (
 	"net"
+	"net/netip"
 	"sync"
 	"time"
+
+	"openclaw-sandbox/internal/forwarded"
 )
 
 // conn is an upgraded connection to a client. What is written to it are the
@@ -37,7 +40,7 @@ func (c *conn) Close() error {
 	if c.drain.conns[c] {
 		c.drain.forget(c)
 		close(c.closed)
-		c.drain.left(c.RemoteAddr())
+		c.drain.left(forwarded.Addr(c.RemoteAddr().String()))
 	}
 	c.drain.mu.Unlock()
 	return c.Conn.Close()
@@ -53,7 +56,7 @@ func (c *conn) HandOver(start func(raw net.Conn, done func()) (restart func())) 
 	if c.shut {
 		return false
 	}
-	h := &handed{drain: c.drain, from: c.RemoteAddr(), closed: make(chan struct{})}
+	h := &handed{drain: c.drain, from: forwarded.Addr(c.RemoteAddr().String())}
 	h.tell = start(c.Conn, h.done)
 	c.handed = h
 	d := c.drain
@@ -66,13 +69,15 @@ func (c *conn) HandOver(start func(raw net.Conn, done func()) (restart func())) 
 	return true
 }
 
-// handed is a connection to a client that another owner relays.
+// handed is a connection to a client that another owner relays. There are many, mostly
+// silent, so it is small.
 type handed struct {
-	drain  *Drain
-	from   net.Addr
-	tell   func()
-	closed chan struct{}
-	over   bool // closed is closed; drain.mu guards it
+	drain *Drain
+	from  netip.Addr
+	tell  func()
+
+	closed chan struct{} // closed at the end, if anybody waits for it; drain.mu guards it, and over
+	over   bool
 }
 
 func (h *handed) done() {
@@ -80,7 +85,9 @@ func (h *handed) done() {
 	defer h.drain.mu.Unlock()
 	if !h.over {
 		h.over = true
-		close(h.closed)
+		if h.closed != nil {
+			close(h.closed)
+		}
 		h.drain.forget(h)
 		h.drain.left(h.from)
 	}
@@ -88,11 +95,19 @@ func (h *handed) done() {
 
 // restart lets the owner tell the client to connect again, and waits for the end.
 func (h *handed) restart() {
+	closed := make(chan struct{})
+	h.drain.mu.Lock()
+	over := h.over
+	h.closed = closed
+	h.drain.mu.Unlock()
+	if over {
+		return
+	}
 	h.tell()
 	timer := time.NewTimer(handedWait)
 	defer timer.Stop()
 	select {
-	case <-h.closed:
+	case <-closed:
 	case <-timer.C:
 	}
 }

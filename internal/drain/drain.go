@@ -12,16 +12,19 @@ import (
 	"maps"
 	"net"
 	"net/http"
+	"net/netip"
 	"slices"
 	"sync"
 	"time"
+
+	"openclaw-sandbox/internal/forwarded"
 )
 
 // Drain tracks what a server has in hand.
 type Drain struct {
 	// Left, if set before the first request, is called once for each upgraded
 	// connection, when it is closed, with the client's address; it must return at once.
-	Left func(from net.Addr)
+	Left func(from netip.Addr)
 
 	once  sync.Once
 	begun chan struct{}
@@ -68,7 +71,7 @@ func (d *Drain) forget(c upgraded) {
 }
 
 // left tells that an upgraded connection is closed.
-func (d *Drain) left(from net.Addr) {
+func (d *Drain) left(from netip.Addr) {
 	if d.Left != nil {
 		d.Left(from)
 	}
@@ -130,7 +133,7 @@ func (w *writer) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	w.drain.mu.Lock()
 	defer w.drain.mu.Unlock()
 	if w.drain.over { // this one was on its way when the others were told
-		w.drain.left(raw.RemoteAddr())
+		w.drain.left(forwarded.Addr(raw.RemoteAddr().String()))
 		return nil, nil, errors.Join(http.ErrServerClosed, raw.Close())
 	}
 	w.drain.conns[c] = true

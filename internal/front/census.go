@@ -61,7 +61,7 @@ func (c *Census) ConnState(conn net.Conn, s http.ConnState) {
 	case http.StateNew:
 		if bound := c.enter(conn); bound != "" {
 			conn.Close()
-			c.refused(bound, address(conn.RemoteAddr()))
+			c.refused(bound, limit.Network(address(conn)))
 		}
 	case http.StateClosed:
 		c.mu.Lock()
@@ -69,19 +69,20 @@ func (c *Census) ConnState(conn net.Conn, s http.ConnState) {
 		delete(c.closed, conn)
 		c.mu.Unlock()
 		if !refused {
-			c.Left(conn.RemoteAddr())
+			c.Left(address(conn))
 		}
 	}
 }
 
 func (c *Census) enter(conn net.Conn) (refused string) {
-	a := address(conn.RemoteAddr())
+	from := address(conn)
+	a := limit.Network(from)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch {
 	case c.bounds.Total > 0 && c.total >= c.bounds.Total:
 		refused = RefusedTotal
-	case c.bounds.ByAddress > 0 && c.by[a] >= c.bounds.ByAddress && !c.bounds.Exempt.Trusts(forwarded.Addr(conn.RemoteAddr().String())):
+	case c.bounds.ByAddress > 0 && c.by[a] >= c.bounds.ByAddress && !c.bounds.Exempt.Trusts(from):
 		refused = RefusedAddress
 	default:
 		c.total++
@@ -93,8 +94,8 @@ func (c *Census) enter(conn net.Conn) (refused string) {
 }
 
 // Left forgets a connection from that address.
-func (c *Census) Left(from net.Addr) {
-	a := address(from)
+func (c *Census) Left(from netip.Addr) {
+	a := limit.Network(from)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.total--
@@ -103,4 +104,4 @@ func (c *Census) Left(from net.Addr) {
 	}
 }
 
-func address(a net.Addr) netip.Addr { return limit.Network(forwarded.Addr(a.String())) }
+func address(conn net.Conn) netip.Addr { return forwarded.Addr(conn.RemoteAddr().String()) }

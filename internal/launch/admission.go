@@ -53,6 +53,7 @@ func (l *Launcher) stand(ctx context.Context, f *Flight) {
 	delete(l.flights, f.User)
 	delete(l.failed, f.User)
 	l.refund(f.User)
+	l.observe("elsewhere", time.Since(f.since))
 	f.land(i)
 	l.admit()
 }

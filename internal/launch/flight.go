@@ -3,6 +3,7 @@ package launch
 import (
 	"context"
 	"sync"
+	"time"
 
 	"openclaw-sandbox/internal/catalog"
 	"openclaw-sandbox/internal/sandbox"
@@ -11,7 +12,8 @@ import (
 // Flight is one start of one user's sandbox. Any number of requests follow it;
 // it outlives each of them.
 type Flight struct {
-	User sandbox.User
+	User  sandbox.User
+	since time.Time // the first request
 
 	dispatched bool   // a new child was dispatched for it; the flight's own goroutine only
 	terms      Terms  // since it began
@@ -28,7 +30,7 @@ type Flight struct {
 }
 
 func newFlight(u sandbox.User) *Flight {
-	return &Flight{User: u, changed: make(chan struct{}), done: make(chan struct{}),
+	return &Flight{User: u, since: time.Now(), changed: make(chan struct{}), done: make(chan struct{}),
 		progress: asking}
 }
 

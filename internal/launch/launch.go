@@ -108,7 +108,8 @@ type Launcher struct {
 }
 
 // New returns a launcher; ctx ends all its flights. observe is told of each
-// flight's end ("ready", or the reason of the failure); it may be nil.
+// flight's end ("ready"; "elsewhere", if it stood in line while another router made the
+// start; or the reason of the failure) and its time from the first request; it may be nil.
 func New(ctx context.Context, c Config, nc *nomad.Client, cc *consul.Client, l Locator, log *slog.Logger, observe func(string, time.Duration)) *Launcher {
 	if observe == nil {
 		observe = func(string, time.Duration) {}
@@ -202,7 +203,6 @@ func (l *Launcher) Wake(u sandbox.User, retry bool) *Flight {
 }
 
 func (l *Launcher) fly(f *Flight) {
-	begin := time.Now()
 	ctx, cancel := context.WithTimeout(l.ctx, f.terms.StartTimeout)
 	defer cancel()
 	instance, err := l.start(ctx, f)
@@ -212,7 +212,7 @@ func (l *Launcher) fly(f *Flight) {
 		failure = l.explain(ctx, f, err)
 		outcome = string(failure.Reason)
 	}
-	took := time.Since(begin)
+	took := time.Since(f.since)
 	l.observe(outcome, took)
 	if failure != nil {
 		l.log.Warn("a start failed", "user", f.User, "reason", failure.Reason, "after", took.Round(time.Millisecond), "error", err)

@@ -4,6 +4,7 @@
 package rig
 
 import (
+	"bufio"
 	"context"
 	"fmt"
 	"net"
@@ -12,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -126,6 +128,25 @@ func StartRouter(ctx context.Context, o Options) (*Router, error) {
 		}
 	}
 	return r, nil
+}
+
+// Scrape returns the router's metrics, each under its name and labels as they are written.
+func (r *Router) Scrape() (map[string]float64, error) {
+	resp, err := http.Get("http://" + r.Metrics + "/metrics")
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	m := map[string]float64{}
+	lines := bufio.NewScanner(resp.Body)
+	for lines.Scan() {
+		if i := strings.LastIndexByte(lines.Text(), ' '); i > 0 && lines.Text()[0] != '#' {
+			if v, err := strconv.ParseFloat(lines.Text()[i+1:], 64); err == nil {
+				m[lines.Text()[:i]] = v
+			}
+		}
+	}
+	return m, lines.Err()
 }
 
 // Stop drains the router.

@@ -1,11 +1,7 @@
 package soak
 
 import (
-	"bufio"
 	"fmt"
-	"net/http"
-	"strconv"
-	"strings"
 	"testing"
 	"time"
 
@@ -31,7 +27,7 @@ func (l levels) String() string {
 func (r *router) settle(t *testing.T, open int, most levels) (now levels) {
 	t.Helper()
 	eventually(t, func() error {
-		m, err := r.read()
+		m, err := r.Scrape()
 		if err != nil {
 			return err
 		}
@@ -45,25 +41,6 @@ func (r *router) settle(t *testing.T, open int, most levels) (now levels) {
 		return nil
 	})
 	return now
-}
-
-// read returns the metrics that have no labels.
-func (r *router) read() (map[string]float64, error) {
-	resp, err := http.Get("http://" + r.Metrics + "/metrics")
-	if err != nil {
-		return nil, err
-	}
-	defer resp.Body.Close()
-	m := map[string]float64{}
-	lines := bufio.NewScanner(resp.Body)
-	for lines.Scan() {
-		if name, value, ok := strings.Cut(lines.Text(), " "); ok && name != "#" {
-			if v, err := strconv.ParseFloat(value, 64); err == nil {
-				m[name] = v
-			}
-		}
-	}
-	return m, lines.Err()
 }
 
 // eventually polls another process until it is so far.

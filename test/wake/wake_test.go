@@ -88,6 +88,7 @@ func TestWake(t *testing.T) {
 	c.inTheirShards(t, n)
 
 	live := c.routers[:routers-1]
+	joined(t, live)
 	c.byHand(t, live)
 	load := c.traffic(t, live, n, ports)
 	t.Run("Consul restarts", func(t *testing.T) {
@@ -178,6 +179,24 @@ func (c *cluster) wakeAll(t *testing.T, n int) []int {
 		seen[p] = u
 	}
 	return ports
+}
+
+// joined wants some of those who stood in a router's line to have left it for a start
+// that another router made: each user asked all routers, and has a place in each line.
+func joined(t *testing.T, live []*rig.Router) {
+	t.Helper()
+	var n float64
+	for _, r := range live {
+		m, err := r.Scrape()
+		if err != nil {
+			t.Fatal(err)
+		}
+		n += m[`sandbox_router_wake_seconds_count{outcome="elsewhere"}`]
+	}
+	t.Logf("%.0f waits in line ended with another router's start", n)
+	if n == 0 {
+		t.Error("nobody in line joined another router's start")
+	}
 }
 
 // onceEach wants one child per user, of all that ever were.
