@@ -18,9 +18,8 @@ const (
 	maxSpans = 2048
 )
 
-// digest tells whether a chunk changed since the last save. It never leaves the
-// node and is compared with the same place's only, so 64 bits of XXH64 do: what is
-// stored has SHA-256.
+// digest tells whether a chunk changed since the last save: XXH64. It never leaves the
+// node and is compared with the same place's only.
 type digest uint64
 
 // digests are those of a run of chunks that begins at a chunk's boundary.

@@ -28,9 +28,9 @@ var (
 )
 
 const (
-	// formatVersion 2 lets a file's extents point into earlier segments; a state of
-	// version 1 is read as it is.
-	formatVersion = 2
+	// formatVersion 2 lets a file's extents point into earlier segments, and 3 has blocks
+	// with a checksum instead of SHA-256; states of earlier versions are read as they are.
+	formatVersion = 3
 	oldestVersion = 1
 	maxHeadSize   = 8 << 20
 	maxSegmentRef = 10_000

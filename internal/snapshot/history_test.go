@@ -210,7 +210,7 @@ func TestDiffAfterMerge(t *testing.T) {
 	}
 	open := func(seq uint64) *Tree { return openTree(t, st, seq) }
 	old, now := open(first), open(0)
-	if a, b := old.state.live["large"].At[0].Seg, now.state.live["large"].At[0].Seg; a == b {
+	if a, b := old.state.live["large"].Record.At[0].Seg, now.state.live["large"].Record.At[0].Seg; a == b {
 		t.Fatalf("no merge moved the file: it lies in %s", a)
 	}
 	if got, want := old.Diff(now), []Change{{"passing", "removed", 16 * 160 << 10, 0}, {"small", "added", 0, 1}}; !slices.Equal(got, want) {

@@ -35,14 +35,8 @@ type stamp struct {
 
 func newIndex() *index { return &index{Paths: map[pathname]*known{}, Tombs: map[pathname]string{}} }
 
-// fill takes a state over, without stamps.
-func (x *index) fill(s *state) {
-	x.Paths = make(map[pathname]*known, len(s.live))
-	for p, rec := range s.live {
-		x.Paths[p] = &known{Record: rec}
-	}
-	x.Tombs = s.tombs
-}
+// fill takes a state over, which has no stamps yet.
+func (x *index) fill(s *state) { x.Paths, x.Tombs = s.live, s.tombs }
 
 // live adds up what content of each segment is in use.
 func (x *index) live() map[string]int64 {

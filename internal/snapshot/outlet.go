@@ -31,8 +31,10 @@ func (o *outlet) Write(p []byte) (int, error) {
 	}
 	r, w := io.Pipe()
 	o.pipe, o.sent = w, make(chan error, 1)
+	body := io.MultiReader(bytes.NewReader(o.mem.Bytes()), r) // which lets go of what it has read
+	o.mem = bytes.Buffer{}
 	go func() { // ends with the upload, which finish or close waits for
-		err := o.upload(io.MultiReader(&o.mem, r))
+		err := o.upload(body)
 		r.CloseWithError(errors.Join(err, io.ErrClosedPipe)) // nobody reads any more
 		o.sent <- err
 	}()

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"io"
 	"os"
+	"runtime"
 	"slices"
 	"strings"
 
@@ -18,7 +19,7 @@ type builder struct {
 	ctx    context.Context
 	sealer *sealer
 	g      *errgroup.Group
-	slots  chan struct{}    // bounds the blocks that are under way
+	slots  chan struct{}    // bounds the blocks that are under way, which are in memory
 	order  chan chan []byte // to the writer
 	name   string           // of the segment
 	buf    []byte           // the block that is being filled
@@ -34,7 +35,9 @@ type builder struct {
 // store. The caller closes it.
 func newBuilder(ctx context.Context, name string, upload func(io.Reader) error, parallel int, key *sealer) *builder {
 	g, ctx := errgroup.WithContext(ctx)
-	return &builder{ctx: ctx, name: name, out: outlet{upload: upload}, sealer: key, g: g, slots: make(chan struct{}, max(1, parallel)), order: make(chan chan []byte, max(1, parallel)), from: map[string]int{}}
+	// One block is compressed by each processor, and another waits for it, packed or sent.
+	n := max(1, min(parallel, 2*runtime.GOMAXPROCS(0)))
+	return &builder{ctx: ctx, name: name, out: outlet{upload: upload}, sealer: key, g: g, slots: make(chan struct{}, n), order: make(chan chan []byte, n), from: map[string]int{}}
 }
 
 // add packs what differs from the index, in path order, and returns each captured
@@ -202,8 +205,7 @@ func (b *builder) write() error {
 }
 
 func (b *builder) append(packed []byte) error {
-	sum := sha256.Sum256(packed)
-	b.meta.Blocks = append(b.meta.Blocks, block{Off: b.size, Len: int64(len(packed)), Sum: sum[:]})
+	b.meta.Blocks = append(b.meta.Blocks, block{Off: b.size, Len: int64(len(packed)), Sum: checksum(packed)})
 	b.size += int64(len(packed))
 	_, err := b.out.Write(packed)
 	return err

@@ -93,8 +93,8 @@ func writeAll(fd int, content []byte, at int64) error {
 	return nil
 }
 
-// dress gives an open file, which has all its content, its owner, mode and time,
-// and notes its stamp.
+// dress gives an open file or folder, which has all its content, its owner, mode and
+// time, and notes its stamp.
 func (t *target) dress(k *known, dir int, name string, fd int) error {
 	if o := t.reader.opts; o.UID >= 0 || o.GID >= 0 {
 		if err := unix.Fchown(fd, o.UID, o.GID); err != nil {

@@ -9,7 +9,6 @@ import (
 	"runtime"
 	"slices"
 	"sync"
-	"time"
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
@@ -68,8 +67,8 @@ func (r *Run) restore(ctx context.Context, dir *os.Root, progress func(done, tot
 
 // make writes the whole state.
 func (t *target) make(ctx context.Context) error {
-	for _, rec := range t.state.live {
-		t.total += rec.Entry.Size
+	for _, k := range t.state.live {
+		t.total += k.Record.Entry.Size
 	}
 	for _, step := range []func(context.Context) error{t.makeFiles, t.makeLinks, t.finish} {
 		if err := step(ctx); err != nil {
@@ -101,8 +100,8 @@ type target struct {
 // sorted are the live paths of one kind, parents before children.
 func (t *target) sorted(k kind) []pathname {
 	var out []pathname
-	for p, rec := range t.state.live {
-		if rec.Entry.Kind == k {
+	for p, known := range t.state.live {
+		if known.Record.Entry.Kind == k {
 			out = append(out, p)
 		}
 	}
@@ -299,7 +298,7 @@ func (t *target) writeBlock(in *folder, seg string, i int, stored []byte, pieces
 
 func (t *target) makeLinks(context.Context) error {
 	for _, p := range t.sorted(kindLink) {
-		if err := t.dir.Symlink(string(t.state.live[p].Entry.Target), string(p)); err != nil {
+		if err := t.dir.Symlink(string(t.state.live[p].Record.Entry.Target), string(p)); err != nil {
 			return err
 		}
 		if o := t.reader.opts; o.UID >= 0 || o.GID >= 0 {
@@ -317,42 +316,20 @@ func (t *target) finish(context.Context) error {
 	in := &folder{top: t.dir}
 	defer in.close()
 	for _, k := range t.parted {
-		if err := in.open(k.Record.Entry.Path, unix.O_WRONLY, 0, func(dir int, name string, fd int) error { return t.dress(k, dir, name, fd) }); err != nil {
+		if err := t.dressAt(in, k, unix.O_WRONLY); err != nil {
 			return err
 		}
 	}
 	dirs := t.sorted(kindDir)
 	slices.Reverse(dirs) // children first
 	for _, p := range dirs {
-		dir, name, err := in.at(p)
-		if err != nil {
-			return err
-		}
-		if err := t.dressDir(p, dir, name); err != nil {
+		if err := t.dressAt(in, t.index.Paths[p], unix.O_RDONLY|unix.O_DIRECTORY); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (t *target) dressDir(p pathname, dir *os.Root, name string) error {
-	if o := t.reader.opts; o.UID >= 0 || o.GID >= 0 {
-		if err := dir.Lchown(name, o.UID, o.GID); err != nil {
-			return err
-		}
-	}
-	e := t.state.live[p].Entry
-	if err := dir.Chmod(name, fs.FileMode(e.Mode)); err != nil {
-		return err
-	}
-	mtime := time.Unix(0, e.MTime)
-	if err := dir.Chtimes(name, mtime, mtime); err != nil {
-		return err
-	}
-	info, err := dir.Lstat(name)
-	if err != nil {
-		return err
-	}
-	t.index.Paths[p].Stamp = stampOf(info)
-	return nil
+func (t *target) dressAt(in *folder, k *known, flags int) error {
+	return in.open(k.Record.Entry.Path, flags, 0, func(dir int, name string, fd int) error { return t.dress(k, dir, name, fd) })
 }

@@ -59,7 +59,6 @@ func Claim(ctx context.Context, st objstore.Store, u sandbox.User, w Writer, o O
 	}
 	r := &Run{store: st, opts: o, skip: newExcluder(o.Excludes), quiet: newExcluder(o.Quiet), head: *head, etag: etag, prior: head.State, index: newIndex(), keptAt: time.Now()}
 	next := r.head
-	next.Version = formatVersion
 	next.Epoch++
 	next.State, next.Writer, next.Run, next.Claimed = StateRunning, w, rand.Text(), time.Now().UTC()
 	if r.sealer, err = seal(o.Keys, &next); err != nil {
@@ -157,6 +156,7 @@ func (r *Run) putHead(ctx context.Context, next Head) error {
 	if r.fenced {
 		return ErrFenced
 	}
+	next.Version = formatVersion // also of a run that an older driver began
 	next.Write = rand.Text()
 	etag, err := writeHead(ctx, r.store, &next, r.etag, r.unclear)
 	switch {

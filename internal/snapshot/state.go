@@ -2,7 +2,6 @@ package snapshot
 
 import (
 	"context"
-	"crypto/sha256"
 	"fmt"
 	"io"
 	"maps"
@@ -33,7 +32,7 @@ type record struct {
 
 // state is what a head's segments say, taken together.
 type state struct {
-	live   map[pathname]record
+	live   map[pathname]*known
 	tombs  map[pathname]string // deleted paths, by the segment that says so
 	blocks map[string][]block
 }
@@ -50,7 +49,7 @@ type reader struct {
 // unpack verifies a part of a segment, decrypts it if it is encrypted, and
 // decompresses it to exactly raw bytes, into the space of buf if that suffices.
 func (r *reader) unpack(dec *zstd.Decoder, segment string, part uint32, stored, sum []byte, raw int64, buf []byte) ([]byte, error) {
-	if got := sha256.Sum256(stored); string(got[:]) != string(sum) {
+	if !intact(stored, sum) {
 		return nil, fmt.Errorf("%w: its digest differs", ErrCorrupt)
 	}
 	if slices.ContainsFunc(r.segments, func(s segmentRef) bool { return s.Name == segment && s.Sealed }) {
@@ -82,7 +81,7 @@ func (r *reader) state(ctx context.Context) (*state, error) {
 	for _, m := range metas {
 		most = max(most, len(m.Entries))
 	}
-	s := &state{live: make(map[pathname]record, most), tombs: map[pathname]string{}, blocks: map[string][]block{}}
+	s := &state{live: make(map[pathname]*known, most), tombs: map[pathname]string{}, blocks: map[string][]block{}}
 	for i, m := range metas {
 		s.blocks[r.segments[i].Name] = m.Blocks
 		s.apply(r.segments[i].Name, &m)
@@ -100,16 +99,16 @@ func (s *state) apply(name string, m *segmentMeta) {
 		s.tombs[p] = name
 	}
 	for _, e := range m.Entries {
-		rec := record{Entry: e, Home: name}
+		k := &known{Record: record{Entry: e, Home: name}}
 		for _, x := range e.Extents {
 			seg := name
 			if x.Seg > 0 {
 				seg = m.From[x.Seg-1] // which may be gone, if this is not the newest mention
 			}
-			rec.At = append(rec.At, span{Seg: seg, Block: x.Block, Off: x.Off, Len: x.Len})
+			k.Record.At = append(k.Record.At, span{Seg: seg, Block: x.Block, Off: x.Off, Len: x.Len})
 		}
-		rec.Entry.Extents = nil
-		s.live[e.Path] = rec
+		k.Record.Entry.Extents = nil
+		s.live[e.Path] = k
 		delete(s.tombs, e.Path)
 	}
 }
@@ -118,8 +117,9 @@ func (s *state) apply(name string, m *segmentMeta) {
 // that is no directory, content where there is none, or more than the limits allow.
 func (s *state) check(o Options) error {
 	var total int64
-	for p, rec := range s.live {
-		if parent := p.parent(); parent != "." && s.live[parent].Entry.Kind != kindDir {
+	for p, k := range s.live {
+		rec := &k.Record
+		if parent := p.parent(); parent != "." && !s.isDir(parent) {
 			return fmt.Errorf("%w: %.80q lies below something that is no directory", ErrCorrupt, p)
 		}
 		for _, x := range rec.At {
@@ -133,6 +133,11 @@ func (s *state) check(o Options) error {
 		total += rec.Entry.Size
 	}
 	return nil
+}
+
+func (s *state) isDir(p pathname) bool {
+	k := s.live[p]
+	return k != nil && k.Record.Entry.Kind == kindDir
 }
 
 func (r *reader) readMeta(ctx context.Context, ref segmentRef, into *segmentMeta) error {

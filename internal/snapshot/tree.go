@@ -55,7 +55,7 @@ func (t *Tree) Nodes() []Node {
 }
 
 func (t *Tree) node(p pathname) Node {
-	e := t.state.live[p].Entry
+	e := &t.state.live[p].Record.Entry
 	n := Node{Path: string(p), Mode: fs.FileMode(e.Mode), Size: e.Size, Time: time.Unix(0, e.MTime), Target: string(e.Target)}
 	switch e.Kind {
 	case kindDir:
@@ -68,13 +68,13 @@ func (t *Tree) node(p pathname) Node {
 
 // Copy writes a file's content to w, verified.
 func (t *Tree) Copy(ctx context.Context, w io.Writer, path string) error {
-	rec, ok := t.state.live[pathname(path)]
-	if !ok || rec.Entry.Kind != kindFile {
+	k := t.state.live[pathname(path)]
+	if k == nil || k.Record.Entry.Kind != kindFile {
 		return fmt.Errorf("%.200q: %w", path, fs.ErrNotExist)
 	}
 	var last span
 	var raw []byte
-	for _, s := range rec.At {
+	for _, s := range k.Record.At {
 		if raw == nil || s.Seg != last.Seg || s.Block != last.Block {
 			var err error
 			if raw, err = t.block(ctx, s.Seg, s.Block); err != nil {
@@ -120,10 +120,10 @@ type Verified struct {
 func (t *Tree) Verify(ctx context.Context, progress func(done, total int64)) (Verified, error) {
 	var v Verified
 	needed := map[string]map[int]bool{}
-	for _, rec := range t.state.live {
+	for _, k := range t.state.live {
 		v.Files++
-		v.Bytes += rec.Entry.Size
-		for _, s := range rec.At {
+		v.Bytes += k.Record.Entry.Size
+		for _, s := range k.Record.At {
 			if needed[s.Seg] == nil {
 				needed[s.Seg] = map[int]bool{}
 			}
@@ -161,7 +161,7 @@ type Change struct {
 }
 
 // moved says that a file is the same, wherever its content lies.
-func moved(a, b entry) bool {
+func moved(a, b *entry) bool {
 	if a.Kind != kindFile || b.Kind != kindFile || a.Mode != b.Mode || a.Size != b.Size {
 		return false
 	}
@@ -177,18 +177,18 @@ func moved(a, b entry) bool {
 func (t *Tree) Diff(newer *Tree) []Change {
 	var out []Change
 	for p, a := range t.state.live {
-		b, ok := newer.state.live[p]
+		b := newer.state.live[p]
 		switch {
-		case !ok:
-			out = append(out, Change{string(p), "removed", a.Entry.Size, 0})
-		case moved(a.Entry, b.Entry):
-		case !unchanged(&a, &b):
-			out = append(out, Change{string(p), "changed", a.Entry.Size, b.Entry.Size})
+		case b == nil:
+			out = append(out, Change{string(p), "removed", a.Record.Entry.Size, 0})
+		case moved(&a.Record.Entry, &b.Record.Entry):
+		case !unchanged(&a.Record, &b.Record):
+			out = append(out, Change{string(p), "changed", a.Record.Entry.Size, b.Record.Entry.Size})
 		}
 	}
 	for p, b := range newer.state.live {
 		if _, ok := t.state.live[p]; !ok {
-			out = append(out, Change{string(p), "added", 0, b.Entry.Size})
+			out = append(out, Change{string(p), "added", 0, b.Record.Entry.Size})
 		}
 	}
 	slices.SortFunc(out, func(a, b Change) int { return strings.Compare(a.Path, b.Path) })
