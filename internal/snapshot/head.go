@@ -21,6 +21,8 @@ var (
 	ErrFenced = errors.New("a newer run of this user has taken over the state")
 	// ErrCorrupt: a stored object fails verification. Nothing stored was changed.
 	ErrCorrupt = errors.New("a stored object fails verification")
+	// ErrNewer: a newer version of this program wrote the object, in a format of its own.
+	ErrNewer = errors.New("a newer version of this program wrote it")
 	// ErrTooLarge: the state passes a limit of Options.
 	ErrTooLarge = errors.New("the state is larger than the limits allow")
 	// ErrNotRestored: the run did not restore completely, so it may not save.
@@ -85,7 +87,7 @@ func headKey(u sandbox.User) string { return "users/" + string(u) + "/head" }
 func segmentKey(u sandbox.User, name string) string { return "users/" + string(u) + "/seg/" + name }
 
 // ReadHead returns a user's head and its ETag. It returns objstore.ErrNotFound
-// for a user without state, and ErrCorrupt for a head that can not be right.
+// for a user without state, ErrNewer, and ErrCorrupt for a head that can not be right.
 func ReadHead(ctx context.Context, st objstore.Store, u sandbox.User) (*Head, string, error) {
 	p, etag, err := readHead(ctx, st, u, headKey(u))
 	if err != nil {
@@ -112,6 +114,9 @@ func readHead(ctx context.Context, st objstore.Store, u sandbox.User, key string
 	if err := json.Unmarshal(raw, &p); err != nil {
 		return nil, "", fmt.Errorf("%s: %w: %w", key, ErrCorrupt, err)
 	}
+	if p.Version > formatVersion {
+		return nil, "", fmt.Errorf("%s: %w: format version %d, this one reads %d to %d", key, ErrNewer, p.Version, oldestVersion, formatVersion)
+	}
 	if err := p.check(u); err != nil {
 		return nil, "", fmt.Errorf("%s: %w: %w", key, ErrCorrupt, err)
 	}
@@ -120,8 +125,8 @@ func readHead(ctx context.Context, st objstore.Store, u sandbox.User, key string
 
 func (h *Head) check(u sandbox.User) error {
 	switch {
-	case h.Version < oldestVersion || h.Version > formatVersion:
-		return fmt.Errorf("format version %d, this program knows %d to %d", h.Version, oldestVersion, formatVersion)
+	case h.Version < oldestVersion:
+		return fmt.Errorf("format version %d", h.Version)
 	case h.User != u:
 		return fmt.Errorf("it belongs to user %.60q", h.User)
 	case h.State != StateRunning && h.State != StateClean:

@@ -2,6 +2,7 @@ package snapshot
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/sha256"
 	"encoding/json"
 	"errors"
@@ -227,6 +228,7 @@ func TestHostileBucket(t *testing.T) {
 		meta    segmentMeta
 		content []byte
 		edit    func(*Head)
+		want    error // ErrCorrupt if nil
 	}{
 		"dot dot":         {meta: segmentMeta{Blocks: []block{good}, Entries: file("../evil")}},
 		"absolute":        {meta: segmentMeta{Blocks: []block{good}, Entries: file("/evil")}},
@@ -246,7 +248,8 @@ func TestHostileBucket(t *testing.T) {
 		"meta lies":       {edit: func(h *Head) { h.Segments[0].MetaRaw++ }},
 		"meta negative":   {edit: func(h *Head) { h.Segments[0].MetaOff = -1 }},
 		"another's":       {edit: func(h *Head) { h.User = "bob" }},
-		"future version":  {edit: func(h *Head) { h.Version = 99 }},
+		"future version":  {edit: func(h *Head) { h.Version = 99 }, want: ErrNewer},
+		"no version":      {edit: func(h *Head) { h.Version = 0 }},
 		"unknown state":   {edit: func(h *Head) { h.State = "odd" }},
 	}
 	for name, c := range cases {
@@ -256,8 +259,9 @@ func TestHostileBucket(t *testing.T) {
 				c.content = content
 			}
 			forge(t, st, c.meta, c.content, c.edit)
-			if err := hostileRestore(t, st); !errors.Is(err, ErrCorrupt) && !errors.Is(err, ErrTooLarge) {
-				t.Errorf("err = %v, want ErrCorrupt", err)
+			want := cmp.Or(c.want, ErrCorrupt)
+			if err := hostileRestore(t, st); !errors.Is(err, want) && !errors.Is(err, ErrTooLarge) {
+				t.Errorf("err = %v, want %v", err, want)
 			}
 		})
 	}

@@ -22,6 +22,8 @@ func failure(err error) *sandbox.Failure {
 	switch {
 	case errors.Is(err, snapshot.ErrCorrupt):
 		f.Reason, f.Message = sandbox.ReasonStateCorrupt, "The stored state is damaged, so the sandbox was not started and nothing was changed; restore the damaged object in the bucket, or go back to an older snapshot with `sandboxctl restore`, then try again."
+	case errors.Is(err, snapshot.ErrNewer):
+		f.Reason, f.Message = sandbox.ReasonConfig, "A newer sandbox driver than this node's wrote the stored state, so the sandbox was not started and nothing was changed; install the newer driver on this node, then try again."
 	case errors.Is(err, snapshot.ErrTooLarge):
 		f.Reason, f.Message = sandbox.ReasonStateTooLarge, "The stored state is larger than the node's limits allow; raise snapshot.max_bytes or snapshot.max_files in the plugin's config."
 	case errors.Is(err, snapshot.ErrKey):
