@@ -92,7 +92,7 @@ func explain(err error) string {
 		snapshot.ErrKey:         "name the file of the master key with --key NAME=FILE",
 		snapshot.ErrExists:      "choose a user without state",
 		snapshot.ErrNoVersion:   "`sandboxctl snapshots USER` lists what is kept",
-		snapshot.ErrNewer:      "use the sandboxctl of the newest driver",
+		snapshot.ErrNewer:       "use the sandboxctl of the newest driver",
 		snapshot.ErrCorrupt:     "`sandboxctl snapshots USER` lists older snapshots, which may be whole",
 		snapshot.ErrFenced:      "a sandbox of this user was started meanwhile; look and try again",
 		objstore.ErrNotFound:    "`sandboxctl users` lists who has state",

@@ -18,7 +18,7 @@ type Options struct {
 	// MaxBytes, MaxFile and MaxFiles bound the state's size, one file's, and the
 	// number of paths. Past them a save and a restore fail with ErrTooLarge.
 	MaxBytes, MaxFile, MaxFiles int64
-	// Parallel is how many requests and compressions go at once.
+	// Parallel is how many requests, and at most how many compressions, go at once.
 	Parallel int
 	// UID and GID own what is restored; -1 leaves it to this process.
 	UID, GID int
