@@ -40,7 +40,7 @@ func (c *conn) Close() error {
 	if c.drain.conns[c] {
 		c.drain.forget(c)
 		close(c.closed)
-		c.drain.left(forwarded.Addr(c.RemoteAddr().String()))
+		c.drain.left(forwarded.Remote(c))
 	}
 	c.drain.mu.Unlock()
 	return c.Conn.Close()
@@ -56,7 +56,7 @@ func (c *conn) HandOver(start func(raw net.Conn, done func()) (restart func())) 
 	if c.shut {
 		return false
 	}
-	h := &handed{drain: c.drain, from: forwarded.Addr(c.RemoteAddr().String())}
+	h := &handed{drain: c.drain, from: forwarded.Remote(c)}
 	h.tell = start(c.Conn, h.done)
 	c.handed = h
 	d := c.drain

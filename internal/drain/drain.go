@@ -133,7 +133,7 @@ func (w *writer) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	w.drain.mu.Lock()
 	defer w.drain.mu.Unlock()
 	if w.drain.over { // this one was on its way when the others were told
-		w.drain.left(forwarded.Addr(raw.RemoteAddr().String()))
+		w.drain.left(forwarded.Remote(raw))
 		return nil, nil, errors.Join(http.ErrServerClosed, raw.Close())
 	}
 	w.drain.conns[c] = true

@@ -3,6 +3,7 @@ package forwarded
 
 import (
 	"context"
+	"net"
 	"net/http"
 	"net/netip"
 	"strings"
@@ -95,6 +96,9 @@ func Scheme(r *http.Request) string {
 	}
 	return ""
 }
+
+// Remote is the address at the other end of a connection.
+func Remote(c net.Conn) netip.Addr { return Addr(c.RemoteAddr().String()) }
 
 // Addr parses an address with or without port; the zero address if it is none.
 func Addr(text string) netip.Addr {

@@ -61,7 +61,7 @@ func (c *Census) ConnState(conn net.Conn, s http.ConnState) {
 	case http.StateNew:
 		if bound := c.enter(conn); bound != "" {
 			conn.Close()
-			c.refused(bound, limit.Network(address(conn)))
+			c.refused(bound, limit.Network(forwarded.Remote(conn)))
 		}
 	case http.StateClosed:
 		c.mu.Lock()
@@ -69,13 +69,13 @@ func (c *Census) ConnState(conn net.Conn, s http.ConnState) {
 		delete(c.closed, conn)
 		c.mu.Unlock()
 		if !refused {
-			c.Left(address(conn))
+			c.Left(forwarded.Remote(conn))
 		}
 	}
 }
 
 func (c *Census) enter(conn net.Conn) (refused string) {
-	from := address(conn)
+	from := forwarded.Remote(conn)
 	a := limit.Network(from)
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -103,5 +103,3 @@ func (c *Census) Left(from netip.Addr) {
 		delete(c.by, a)
 	}
 }
-
-func address(conn net.Conn) netip.Addr { return forwarded.Addr(conn.RemoteAddr().String()) }

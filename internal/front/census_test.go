@@ -110,7 +110,7 @@ func TestCensusTotal(t *testing.T) {
 	if _, ok := c.enter(t, "127.0.0.3", "/"); !ok {
 		t.Error("the new bound does not count")
 	}
-	c.census.Left(forwarded.Addr(taken.RemoteAddr().String()))
+	c.census.Left(forwarded.Remote(taken))
 	taken.Close()
 	c.open(t, 1)
 	if len(c.told) != 1 || c.told[0] != RefusedTotal {

@@ -6,13 +6,11 @@ import (
 	"crypto/hkdf"
 	"crypto/rand"
 	"crypto/sha256"
-	"encoding/base64"
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"os"
-	"strings"
 
+	"openclaw-sandbox/internal/keyfile"
 	"openclaw-sandbox/internal/sandbox"
 )
 
@@ -29,16 +27,6 @@ type Keys struct {
 
 const keySize = 32 // AES-256
 
-// ParseKey reads a master key: 32 bytes in base64, as `openssl rand -base64 32`
-// prints them.
-func ParseKey(text string) ([]byte, error) {
-	key, err := base64.StdEncoding.DecodeString(strings.TrimSpace(text))
-	if err != nil || len(key) != keySize {
-		return nil, fmt.Errorf("want %d bytes in base64, as `openssl rand -base64 %d` prints them", keySize, keySize)
-	}
-	return key, nil
-}
-
 // ReadKeys reads master keys from files, by name. Without any it returns nil. active
 // may be empty if there is one key.
 func ReadKeys(files map[string]string, active string) (*Keys, error) {
@@ -50,13 +38,11 @@ func ReadKeys(files map[string]string, active string) (*Keys, error) {
 	}
 	k := &Keys{Active: active, All: map[string][]byte{}}
 	for name, file := range files {
-		raw, err := os.ReadFile(file)
+		read, err := keyfile.Read(fmt.Sprintf("master key %q", name), keySize, file)
 		if err != nil {
-			return nil, fmt.Errorf("master key %q: %w", name, err)
+			return nil, err
 		}
-		if k.All[name], err = ParseKey(string(raw)); err != nil {
-			return nil, fmt.Errorf("master key %q in %s: %w", name, file, err)
-		}
+		k.All[name] = read[0]
 		if len(files) == 1 && active == "" {
 			k.Active = name
 		}

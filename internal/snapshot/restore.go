@@ -1,6 +1,7 @@
 package snapshot
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -98,14 +99,14 @@ type target struct {
 }
 
 // sorted are the live paths of one kind, parents before children.
-func (t *target) sorted(k kind) []pathname {
-	var out []pathname
-	for p, known := range t.state.live {
-		if known.Record.Entry.Kind == k {
-			out = append(out, p)
+func (t *target) sorted(of kind) []*known {
+	var out []*known
+	for _, k := range t.state.live {
+		if k.Record.Entry.Kind == of {
+			out = append(out, k)
 		}
 	}
-	slices.Sort(out)
+	slices.SortFunc(out, func(a, b *known) int { return cmp.Compare(a.Record.Entry.Path, b.Record.Entry.Path) })
 	return out
 }
 
@@ -113,8 +114,8 @@ func (t *target) sorted(k kind) []pathname {
 func (t *target) makeDirs() error {
 	in := &folder{top: t.dir}
 	defer in.close()
-	for _, p := range t.sorted(kindDir) {
-		dir, name, err := in.at(p)
+	for _, k := range t.sorted(kindDir) {
+		dir, name, err := in.at(k.Record.Entry.Path)
 		if err != nil {
 			return err
 		}
@@ -297,12 +298,13 @@ func (t *target) writeBlock(in *folder, seg string, i int, stored []byte, pieces
 }
 
 func (t *target) makeLinks(context.Context) error {
-	for _, p := range t.sorted(kindLink) {
-		if err := t.dir.Symlink(string(t.state.live[p].Record.Entry.Target), string(p)); err != nil {
+	for _, k := range t.sorted(kindLink) {
+		e := &k.Record.Entry
+		if err := t.dir.Symlink(string(e.Target), string(e.Path)); err != nil {
 			return err
 		}
 		if o := t.reader.opts; o.UID >= 0 || o.GID >= 0 {
-			if err := t.dir.Lchown(string(p), o.UID, o.GID); err != nil {
+			if err := t.dir.Lchown(string(e.Path), o.UID, o.GID); err != nil {
 				return err
 			}
 		}
@@ -322,8 +324,8 @@ func (t *target) finish(context.Context) error {
 	}
 	dirs := t.sorted(kindDir)
 	slices.Reverse(dirs) // children first
-	for _, p := range dirs {
-		if err := t.dressAt(in, t.index.Paths[p], unix.O_RDONLY|unix.O_DIRECTORY); err != nil {
+	for _, k := range dirs {
+		if err := t.dressAt(in, k, unix.O_RDONLY|unix.O_DIRECTORY); err != nil {
 			return err
 		}
 	}

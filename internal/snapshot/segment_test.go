@@ -1,10 +1,8 @@
 package snapshot
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -69,14 +67,14 @@ func TestSecondVersion(t *testing.T) {
 // second makes the one segment of a state, and its head, as version 2 wrote them.
 func second(t *testing.T, st objstore.Store) {
 	t.Helper()
-	h, etag, err := ReadHead(t.Context(), st, user)
+	h, _, err := ReadHead(t.Context(), st, user)
 	if err != nil || len(h.Segments) != 1 {
 		t.Fatalf("%+v, %v", h, err)
 	}
-	ref := &h.Segments[0]
+	ref := h.Segments[0]
 	rd := &reader{store: st, user: user, opts: DefaultOptions(), segments: h.Segments}
 	var meta segmentMeta
-	if err := rd.readMeta(t.Context(), *ref, &meta); err != nil {
+	if err := rd.readMeta(t.Context(), ref, &meta); err != nil {
 		t.Fatal(err)
 	}
 	content, err := rd.fetch(t.Context(), ref.Name, 0, ref.MetaOff)
@@ -87,20 +85,8 @@ func second(t *testing.T, st objstore.Store) {
 		sum := sha256.Sum256(content[b.Off : b.Off+b.Len])
 		meta.Blocks[i].Sum = sum[:]
 	}
-	raw, err := json.Marshal(meta)
-	if err != nil {
-		t.Fatal(err)
-	}
-	packed := encoder.EncodeAll(raw, nil)
-	sum := sha256.Sum256(packed)
-	ref.Size, ref.MetaRaw, ref.MetaSum = ref.MetaOff+int64(len(packed)), int64(len(raw)), sum[:]
-	put(t, st, segmentKey(user, ref.Name), append(content, packed...))
-	h.Version = 2
-	head, err := json.Marshal(h)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := st.Put(t.Context(), headKey(user), bytes.NewReader(head), objstore.IfMatch(etag)); err != nil {
-		t.Fatal(err)
-	}
+	forge(t, st, meta, content, func(forged *Head) {
+		h.Version, h.Segments = 2, forged.Segments
+		*forged = *h
+	})
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/hashicorp/nomad/api"
 
 	"openclaw-sandbox/internal/devcluster"
+	"openclaw-sandbox/internal/pause"
 	"openclaw-sandbox/test/bench/table"
 )
 
@@ -93,11 +94,7 @@ func (b *bench) freeze(ctx context.Context, push bool) (f figures, err error) {
 		return f, err
 	}
 	if push {
-		timer := time.NewTimer(pageOutAfter)
-		defer timer.Stop()
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
+		if !pause.For(ctx, pageOutAfter) {
 			return f, ctx.Err()
 		}
 		if f.frozen, err = b.steady(ctx, 2*settle, still); err != nil {
