@@ -19,8 +19,8 @@ test: ## unit, integration and end-to-end tests, with the race detector
 	@tools/install --test
 	@$(MAKE) --no-print-directory check
 	go build -race ./...
-	go test -race -count=1 -timeout 20m $$(go list ./... | grep -v /test/)
-	go test -race -count=1 -timeout 40m -p 1 ./test/...
+	go run ./test/report -race -count=1 -timeout 20m $$(go list ./... | grep -v /test/)
+	go run ./test/report -race -count=1 -timeout 60m -p 1 ./test/...
 
 .PHONY: bench
 bench: bench-start ## measure, and write the tables into docs/benchmarks.md (root; ROUNDS=5)
