@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -14,6 +15,19 @@ import (
 	"openclaw-sandbox/internal/front"
 	"openclaw-sandbox/internal/http1"
 )
+
+// Bounds of HTTP/2 connections, which net/http leaves open-ended or generous.
+const (
+	maxStreams     = 100              // at once on a connection; RFC 9113 section 6.5.2 advises no less
+	h2WriteTimeout = 30 * time.Second // without a byte taken by the client
+	h2PingAfter    = 30 * time.Second // of silence
+	h2PingTimeout  = 15 * time.Second // for the answer to a ping
+)
+
+// http2Config returns the bounds of HTTP/2 for clients' connections.
+func http2Config() *http.HTTP2Config {
+	return &http.HTTP2Config{MaxConcurrentStreams: maxStreams, WriteByteTimeout: h2WriteTimeout, SendPingTimeout: h2PingAfter, PingTimeout: h2PingTimeout}
+}
 
 // listening is a server on its listener.
 type listening struct {
@@ -90,6 +104,7 @@ func (s *server) listen(c config.Config) (_ *listeners, err error) {
 			return nil, err
 		}
 		l.main.server.TLSConfig = s.front.Config()
+		l.main.server.HTTP2 = http2Config()
 	} else {
 		l.main.plain = http1.New(l.main.server)
 	}

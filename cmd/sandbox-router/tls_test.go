@@ -64,6 +64,9 @@ func TestTLS(t *testing.T) {
 	if n, ok := setting(t, p.listen, settings, http2.SettingEnableConnectProtocol); ok && n != 0 {
 		t.Errorf("SETTINGS_ENABLE_CONNECT_PROTOCOL is %d", n)
 	}
+	if n, ok := setting(t, p.listen, settings, http2.SettingMaxConcurrentStreams); !ok || n != maxStreams {
+		t.Errorf("SETTINGS_MAX_CONCURRENT_STREAMS is %d, want %d", n, maxStreams)
+	}
 	d := websocket.Dialer{TLSClientConfig: settings.Clone()}
 	conn, _, err := d.Dial("wss://"+p.listen+"/", http.Header{"Host": {"alice.localhost"}})
 	if err != nil {

@@ -46,6 +46,22 @@ var (
 		Detail: "Its gateway takes no connections at the moment; it may be restarting. Try again in a moment."}
 )
 
+// maxFields is how many header lines a request may have. Each costs far more memory than
+// it has bytes; browsers send some 30.
+const maxFields = 200
+
+var tooManyFields = problem{Status: http.StatusRequestHeaderFieldsTooLarge, Title: "Too many header fields",
+	Detail: "The request has more than 200 header fields. Send fewer; in a browser, delete the cookies of this site."}
+
+// hasTooManyFields reports whether h has more than maxFields lines.
+func hasTooManyFields(h http.Header) bool {
+	n := 0
+	for _, values := range h {
+		n += len(values)
+	}
+	return n > maxFields
+}
+
 func ofFailure(f *sandbox.Failure) problem {
 	p := problem{Status: http.StatusServiceUnavailable, Title: "Your sandbox could not be started", Detail: f.Message, Reason: f.Reason}
 	switch {
@@ -65,8 +81,26 @@ func ofFailure(f *sandbox.Failure) problem {
 	return p
 }
 
+// refusedBody is how long a refused request's body may still take: net/http reads
+// what is left of a body before it ends a request.
+const refusedBody = time.Second
+
+// abandonBody bounds the time for a body that the router does not need, so that a client
+// that never sends it cannot hold the connection or delay the answer.
+func abandonBody(w http.ResponseWriter, r *http.Request) {
+	if r.ContentLength == 0 {
+		return
+	}
+	if r.ProtoMajor == 1 { // in HTTP/2 the field would end the other streams' connection
+		w.Header().Set("Connection", "close")
+	}
+	// A writer without deadlines has no connection to protect.
+	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(refusedBody))
+}
+
 // refuse answers with p, as a page or as problem details.
 func (rt *Router) refuse(w http.ResponseWriter, r *http.Request, p problem) {
+	abandonBody(w, r)
 	setRetryAfter(w, p.RetryAfter)
 	if classify(r) == kindPage {
 		web.Write(w, p.Status, web.Page{Title: p.Title, Message: p.Detail, Reload: int(p.RetryAfter.Seconds())})

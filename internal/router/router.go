@@ -132,11 +132,20 @@ type call struct {
 
 func (rt *Router) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	proxy.Guard(w, r)
+	if hasTooManyFields(r.Header) {
+		if r.ProtoMajor == 1 {
+			w.Header().Set("Connection", "close")
+		}
+		rt.refuse(w, r, tooManyFields)
+		return
+	}
 	switch r.URL.Path {
 	case "/health", "/_sandbox/healthz":
+		abandonBody(w, r)
 		answer(w, http.StatusOK, map[string]any{"ok": true, "status": "live"})
 		return
 	case "/_sandbox/readyz":
+		abandonBody(w, r)
 		rt.readyz(w)
 		return
 	}
@@ -146,6 +155,7 @@ func (rt *Router) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	t, err := resolve(r, rt.config.Domain)
 	switch {
 	case errors.Is(err, errNoSlash):
+		abandonBody(w, r)
 		to := *r.URL
 		to.Path, to.RawPath = t.base+"/", ""
 		http.Redirect(w, r, to.RequestURI(), http.StatusPermanentRedirect)
