@@ -12,6 +12,8 @@ import (
 
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
+
+	"openclaw-sandbox/test/patience"
 )
 
 // browser is one tab of a headless Chromium with a profile of its own.
@@ -58,7 +60,7 @@ func within[T any](b *browser, limit time.Duration, a chromedp.Action[T]) (T, er
 // must runs an action that has to succeed; what names it in the failure.
 func must[T any](b *browser, limit time.Duration, what string, a chromedp.Action[T]) T {
 	b.t.Helper()
-	v, err := within(b, limit, a)
+	v, err := within(b, patience.Of(limit), a)
 	if err != nil {
 		b.shot("failed-" + b.t.Name())
 		b.t.Fatalf("%s: %v\npage text: %.600s", what, err, b.text())
@@ -69,6 +71,7 @@ func must[T any](b *browser, limit time.Duration, what string, a chromedp.Action
 // until waits until JavaScript says true, across reloads of the page.
 func (b *browser) until(limit time.Duration, what, condition string) {
 	b.t.Helper()
+	limit = patience.Of(limit)
 	for end := time.Now().Add(limit); ; time.Sleep(pollPause) {
 		ok, err := within(b, 5*time.Second, chromedp.Evaluate[bool](condition))
 		if err == nil && ok {

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/gorilla/websocket"
+
+	"openclaw-sandbox/test/patience"
 )
 
 // session is a WebSocket connection to a user's gateway, as a program (not a
@@ -32,7 +34,7 @@ type frame struct {
 func dial(t *testing.T, r router, user string) *session {
 	t.Helper()
 	shared.endAfter(t, user)
-	ctx, cancel := context.WithTimeout(t.Context(), startLimit)
+	ctx, cancel := context.WithTimeout(t.Context(), patience.Of(startLimit))
 	defer cancel()
 	h := http.Header{}
 	h.Set("Host", r.host(user))
@@ -71,6 +73,7 @@ func (s *session) read(limit time.Duration) frame {
 // event reads until an event of that name satisfies ok.
 func (s *session) event(name string, limit time.Duration, ok func(json.RawMessage) bool) {
 	s.t.Helper()
+	limit = patience.Of(limit)
 	for end := time.Now().Add(limit); time.Now().Before(end); {
 		if f := s.read(time.Until(end)); f.Type == "event" && f.Event == name && ok(f.Payload) {
 			return
@@ -94,7 +97,7 @@ func (s *session) begin(method string, params any) string {
 func (s *session) call(method string, params any) json.RawMessage {
 	s.t.Helper()
 	id := s.begin(method, params)
-	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); {
+	for end := time.Now().Add(patience.Of(30 * time.Second)); time.Now().Before(end); {
 		f := s.read(time.Until(end))
 		if f.Type != "res" || f.ID != id {
 			continue

@@ -26,11 +26,14 @@ import (
 	"openclaw-sandbox/internal/devcluster"
 	"openclaw-sandbox/internal/objstore"
 	"openclaw-sandbox/internal/webhook"
+	"openclaw-sandbox/test/patience"
 )
 
 const (
 	// startLimit is how long a gateway may take on a busy machine of two cores.
 	startLimit = 150 * time.Second
+	// stackStart is how long the stack takes to start on a machine for which the limits are meant.
+	stackStart = 20 * time.Second
 	pollPause  = 100 * time.Millisecond
 	// snapshotInterval is what a crash may lose at most.
 	snapshotInterval = 3 * time.Second
@@ -185,6 +188,7 @@ func up(ctx context.Context, dir string) (*stack, error) {
 	telegram := net.JoinHostPort(e2eBridgeIP, strconv.Itoa(ports[0]))
 	tokens += fmt.Sprintf("webhook \"hooks\" {\n path = \"/hooks/\"\n signature = \"signed\"\n secret_files = [%q]\n}\n", master)
 	tokens += fmt.Sprintf("webhook \"telegram\" {\n path = \"/telegram-webhook\"\n signature = \"telegram\"\n secret_files = [%q]\n port = 8787\n}\n", master)
+	begin := time.Now()
 	s, err := upWith(ctx, devcluster.Options{
 		Source: source, Bin: bin, Dir: filepath.Join(dir, "stack"), Bridge: e2eBridge, BridgeSubnet: e2eBridgeSubnet, Allow: []string{telegram},
 		Settings: map[string]any{"hooks": map[string]any{"enabled": true, "token": hooksToken}},
@@ -196,6 +200,7 @@ func up(ctx context.Context, dir string) (*stack, error) {
 	if err != nil {
 		return nil, err
 	}
+	patience.Measure(time.Since(begin), stackStart)
 	s.webhooks, s.telegramAddr = webhooks, telegram
 	s.tokens = map[string]router{}
 	for _, u := range tokenUsers {
@@ -239,6 +244,7 @@ func leftovers(dir string) string {
 
 func eventually(t *testing.T, limit time.Duration, what string, ok func() bool) {
 	t.Helper()
+	limit = patience.Of(limit)
 	for end := time.Now().Add(limit); !ok(); time.Sleep(pollPause) {
 		if time.Now().After(end) {
 			t.Fatalf("no %s within %s", what, limit)
