@@ -209,7 +209,7 @@ func TestScheduledJobWakesSandbox(t *testing.T) {
 	const user = "cora"
 	s.policy(t, user, `{"freeze_after": "0s", "stop_after": "4s"}`)
 	c := dial(t, s.dev, user)
-	due := time.Now().Add(90 * time.Second).Truncate(time.Second)
+	due := time.Now().Add(2*wakeAhead + 80*time.Second).Truncate(time.Second)
 	c.call("cron.add", map[string]any{"name": "wake me", "schedule": map[string]any{"kind": "at", "at": due.UTC().Format(time.RFC3339)}, "deleteAfterRun": false,
 		"sessionTarget": "isolated", "wakeMode": "now", "delivery": map[string]any{"mode": "none"}, "payload": map[string]any{"kind": "agentTurn", "message": "time to get up"}})
 	c.conn.Close()
@@ -217,7 +217,7 @@ func TestScheduledJobWakesSandbox(t *testing.T) {
 	if is.Idle.Did == nil || !is.Idle.Did.Due.Equal(due) {
 		t.Fatalf("written down: %+v, want it due at %s", is.Idle.Did, due)
 	}
-	if time.Now().After(due.Add(-25 * time.Second)) {
+	if time.Now().After(due.Add(-wakeAhead)) {
 		t.Fatalf("it was stopped too late to be woken again: %s before its job", time.Until(due))
 	}
 	s.policy(t, user, `{"freeze_after": "0s", "stop_after": "0s"}`)

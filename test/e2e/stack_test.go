@@ -211,9 +211,12 @@ func up(ctx context.Context, dir string) (*stack, error) {
 }
 
 // lazy lets routers look often; tests give their users policies of their own.
-const lazy = "idle {\n  period     = \"1s\"\n  wake_ahead = \"25s\"\n}\n"
+// The lead leaves a slow machine time for a start.
+var lazy = fmt.Sprintf("idle {\n  period     = \"1s\"\n  wake_ahead = %q\n}\n", wakeAhead.String())
 
-const devIdentity = "identity \"dev\" {}\n" + lazy
+const wakeAhead = time.Minute
+
+var devIdentity = "identity \"dev\" {}\n" + lazy
 
 // upWith starts a stack with real isolation, whose first router lets everybody in.
 func upWith(ctx context.Context, o devcluster.Options) (*stack, error) {
