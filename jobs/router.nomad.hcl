@@ -105,6 +105,15 @@ job "sandbox-router" {
       }
     }
 
+    # Every connection is refused while no router runs: a crashed one is back at once, and
+    # Nomad goes on trying.
+    restart {
+      attempts = 20
+      interval = "1m"
+      delay    = "1s"
+      mode     = "delay"
+    }
+
     task "router" {
       driver = var.driver
       # Nomad takes the router out of Consul, waits this long, sends SIGTERM (the router
@@ -131,7 +140,9 @@ job "sandbox-router" {
 
       resources {
         cpu    = 500
-        memory = 128
+        # 8,000 connections (limits { connections }) cost up to 60 KiB each while their
+        # requests are read.
+        memory = 512
       }
 
       service {

@@ -35,7 +35,10 @@ type Query[T any] struct {
 
 // Run asks until ctx ends, and returns its error.
 func (q Query[T]) Run(ctx context.Context) error {
-	var index uint64
+	// index is what the next query waits with; seen is the last answer's, which outlasts an
+	// outage: a Consul that was restored from a backup answers with errors first, then with
+	// lower indexes.
+	var index, seen uint64
 	burst := 0 // how many answers in a row came within Settle
 	backoff := q.MinBackoff
 	for ctx.Err() == nil {
@@ -62,7 +65,8 @@ func (q Query[T]) Run(ctx context.Context) error {
 			rest = 0
 		}
 		// An index that went back, or is zero, starts over.
-		reset := meta.LastIndex < index
+		reset := meta.LastIndex < seen
+		seen = meta.LastIndex
 		if index = meta.LastIndex; reset || index == 0 {
 			index = 0
 			rest = q.Idle // without an index the next query does not block

@@ -31,6 +31,8 @@ func TestRun(t *testing.T) {
 		"an index that went back":   {answers: []answer{{index: 5}, {3, time.Minute, nil}, {index: 4}}, asked: []uint64{0, 5, 0}, at: []time.Duration{0, 0, time.Minute + idle}, resets: 1},
 		"no index":                  {answers: []answer{{index: 0}, {index: 0}}, asked: []uint64{0, 0}, at: []time.Duration{0, idle}},
 		"an outage":                 {answers: []answer{{index: 5}, {err: away}, {err: away}, {index: 6}}, asked: []uint64{0, 5, 0, 0}, at: []time.Duration{0, 0, 0, 0}, failed: 2},
+		"an outage, then a restored Consul": {answers: []answer{{index: 1000}, {err: away}, {index: 50}, {index: 51}}, asked: []uint64{0, 1000, 0, 0},
+			at: []time.Duration{0, 0, 0, 0}, resets: 1, failed: 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

@@ -90,6 +90,7 @@ type Catalog struct {
 	// that were dispatched by hand, or before there were shards. Nil with one shard.
 	plain   *shard
 	waiters waiters
+	ended   ended
 
 	warning sync.Mutex // guards warned; taken after nothing else
 	warned  time.Time
@@ -100,7 +101,7 @@ func New(c Config, client *consul.Client, log *slog.Logger) (*Catalog, error) {
 	if c.Shards < 1 {
 		return nil, fmt.Errorf("consul.shards: want 1 or more, got %d", c.Shards)
 	}
-	cat := &Catalog{config: c, log: log, waiters: waiters{of: map[sandbox.User]*waiter{}}}
+	cat := &Catalog{config: c, log: log, waiters: waiters{of: map[sandbox.User]*waiter{}}, ended: ended{at: map[string]time.Time{}}}
 	add := func(name string) *shard {
 		return &shard{catalog: cat, name: name, consul: client.Raw(), warned: map[string]bool{}}
 	}

@@ -32,7 +32,7 @@ func TestLearn(t *testing.T) {
 	const g1, g0 = "g1", "g0"
 	critical := func(generation string, created uint64) *consul.ServiceEntry {
 		e := registered("alice", generation, 80, created)
-		e.Checks = consul.HealthChecks{{Status: consul.HealthPassing}, {Status: consul.HealthCritical}}
+		e.Checks = consul.HealthChecks{{CheckID: "serfHealth", Status: consul.HealthPassing}, {ServiceID: e.Service.ID, Status: consul.HealthCritical}}
 		return e
 	}
 	learns := func(generation string) step {

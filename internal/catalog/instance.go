@@ -60,12 +60,16 @@ type entry struct {
 		Meta        map[string]string
 		CreateIndex uint64
 	}
-	Checks []struct{ Status string }
+	Checks []struct{ ServiceID, Status string }
 }
 
+// passing reports whether no check of the gateway itself fails. The node's own checks
+// (serfHealth, maintenance) do not count: they fail when the node's Consul agent is away,
+// which says nothing about a sandbox that runs there. Whether the node still answers is
+// found out by the request.
 func (e *entry) passing() bool {
 	for _, c := range e.Checks {
-		if c.Status != consul.HealthPassing {
+		if c.ServiceID != "" && c.Status != consul.HealthPassing {
 			return false
 		}
 	}

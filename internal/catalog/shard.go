@@ -113,7 +113,7 @@ func (s *shard) learn(i Instance) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	was := s.view.Load()
-	if was == nil {
+	if was == nil || s.catalog.ended.has(i.Generation) {
 		return // before the first view nothing is known to be newer or older
 	}
 	is := *was
@@ -204,11 +204,19 @@ func (s *shard) refresh(ctx context.Context) error {
 func (s *shard) ask(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
+	s.mu.Lock()
+	known := s.index
+	s.mu.Unlock()
 	entries, meta, err := s.query((&consul.QueryOptions{}).WithContext(ctx))
 	if err != nil {
 		return fmt.Errorf("ask Consul: %w", err)
 	}
-	s.publish(entries, meta.LastIndex, false)
+	// A consistent read that began after an index was known cannot have a lower one, unless
+	// the indexes began again. If the view changed meanwhile, the answer may just be older.
+	s.mu.Lock()
+	reset := meta.LastIndex < known && s.index == known
+	s.mu.Unlock()
+	s.publish(entries, meta.LastIndex, reset)
 	s.mu.Lock()
 	s.fresh = time.Now()
 	s.mu.Unlock()
@@ -256,6 +264,8 @@ func (s *shard) publish(entries []entry, index uint64, reset bool) {
 				s.catalog.log.Warn("a registered gateway is ignored", "service_id", e.Service.ID, "error", err)
 			}
 			continue
+		case s.catalog.ended.shown(i.Generation):
+			continue // Nomad said that it ended; Consul has not noticed
 		case !e.passing():
 			critical[i.Generation] = true
 			failing = append(failing, i)

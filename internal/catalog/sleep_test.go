@@ -30,7 +30,7 @@ func TestSleep(t *testing.T) {
 	}
 	passing := registered("alice", "g1", 80, 5)
 	critical := registered("alice", "g1", 80, 5)
-	critical.Checks = consul.HealthChecks{{Status: consul.HealthCritical}}
+	critical.Checks = consul.HealthChecks{{ServiceID: critical.Service.ID, Status: consul.HealthCritical}}
 	anew := registered("alice", "g1", 80, 9)
 	sleeps := func(c *Catalog) { c.Sleep("alice", "g1") }
 	rouses := func(c *Catalog) { c.Rouse("alice", "g1") }

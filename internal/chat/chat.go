@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"slices"
 	"strconv"
 	"time"
 
@@ -73,8 +74,11 @@ type Client struct {
 	conn *websocket.Conn
 	id   int
 	stop func() bool
-	// early are chat events that came while a call waited for its answer.
-	early []frame
+	// early are chat events that came while a call waited for its answer, of earlyBytes.
+	// They are kept only while talking is set: other calls have no use for them.
+	early      []frame
+	earlyBytes int
+	talking    bool
 }
 
 // What a client may ask for: the gateway's names of what it grants an operator.
@@ -89,15 +93,27 @@ var (
 func Dial(ctx context.Context, addr, host string, header http.Header, scopes []string, dial func(ctx context.Context, network, addr string) (net.Conn, error)) (*Client, error) {
 	h := header.Clone()
 	h.Set("Host", host)
-	d := websocket.Dialer{HandshakeTimeout: handshakeTimeout, NetDialContext: dial}
+	var bounded *boundedConn
+	d := websocket.Dialer{HandshakeTimeout: handshakeTimeout, NetDialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
+		nc, err := dial(ctx, network, addr)
+		if err != nil {
+			return nil, err
+		}
+		bounded = newBounded(nc)
+		return bounded, nil
+	}}
 	conn, resp, err := d.DialContext(ctx, "ws://"+addr+"/", h)
 	if err != nil {
 		if resp != nil {
-			return nil, fmt.Errorf("%w: %s", ErrRefused, resp.Status)
+			return nil, fmt.Errorf("%w: %s", ErrRefused, Text(resp.Status))
 		}
-		return nil, fmt.Errorf("%w: %w", ErrBroken, err)
+		return nil, &brokenError{err}
 	}
-	conn.SetReadLimit(maxMessage)
+	bounded.lifted.Store(true)
+	conn.SetReadLimit(maxReply)
+	if slices.Equal(scopes, ToTalk) {
+		conn.SetReadLimit(maxMessage)
+	}
 	c := &Client{conn: conn}
 	// gorilla's reads know no context: closing the connection ends them.
 	c.stop = context.AfterFunc(ctx, func() { conn.Close() })
@@ -132,9 +148,9 @@ func (c *Client) read() (frame, error) {
 	if err := c.conn.ReadJSON(&f); err != nil {
 		var closed *websocket.CloseError
 		if errors.As(err, &closed) && closed.Code == websocket.ClosePolicyViolation {
-			return f, fmt.Errorf("%w: %s", ErrRefused, closed.Text)
+			return f, fmt.Errorf("%w: %s", ErrRefused, Text(closed.Text))
 		}
-		return f, fmt.Errorf("%w: %w", ErrBroken, err)
+		return f, &brokenError{err}
 	}
 	return f, nil
 }
@@ -166,7 +182,7 @@ func (c *Client) call(method string, params any) (json.RawMessage, error) {
 	c.id++
 	id := strconv.Itoa(c.id)
 	if err := c.conn.WriteJSON(map[string]any{"type": "req", "id": id, "method": method, "params": params}); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrBroken, err)
+		return nil, &brokenError{err}
 	}
 	for {
 		f, err := c.read()
@@ -176,8 +192,11 @@ func (c *Client) call(method string, params any) (json.RawMessage, error) {
 		case f.Type == "res" && f.ID == id && f.OK:
 			return f.Payload, nil
 		case f.Type == "res" && f.ID == id:
-			return nil, &RefusedError{Method: method, Code: f.Error.Code, Message: f.Error.Message}
-		case f.Type == "event" && f.Event == "chat":
+			return nil, &RefusedError{Method: method, Code: Text(f.Error.Code), Message: Text(f.Error.Message)}
+		case f.Type == "event" && f.Event == "chat" && c.talking:
+			if c.earlyBytes += len(f.Payload); len(c.early) >= maxEarly || c.earlyBytes > maxEarlyBytes {
+				return nil, ErrTooMuch
+			}
 			c.early = append(c.early, f)
 		}
 	}
@@ -191,6 +210,7 @@ func (c *Client) next(delta func(text string) error) (turn, error) {
 		var err error
 		if len(c.early) > 0 {
 			f, c.early = c.early[0], c.early[1:]
+			c.earlyBytes -= len(f.Payload)
 		} else if f, err = c.read(); err != nil {
 			return turn{}, err
 		}

@@ -43,14 +43,15 @@ func (c *Client) Quiet() (Quiet, error) {
 		return Quiet{suspension: in.SuspensionID}, nil
 	}
 	var with []string
-	for _, b := range in.Blockers {
-		with = append(with, b.Message)
+	for _, b := range in.Blockers[:min(len(in.Blockers), maxBlockers)] {
+		with = append(with, Text(b.Message))
 	}
 	busy := strings.Join(with, ", ")
 	if busy == "" {
 		busy = fmt.Sprintf("%d activities", in.ActiveCount)
 	}
-	return Quiet{Busy: busy, RetryAfter: time.Duration(in.RetryAfterMs) * time.Millisecond}, nil
+	retry := min(max(in.RetryAfterMs, 0), maxRetry.Milliseconds())
+	return Quiet{Busy: busy, RetryAfter: time.Duration(retry) * time.Millisecond}, nil
 }
 
 // Resume ends a rest.
@@ -73,7 +74,7 @@ const (
 // do not count: it catches up with them when it runs anyway.
 func (c *Client) Due() (time.Time, error) {
 	var due time.Time
-	offset := 0
+	offset, latest := 0, time.Now().Add(maxAhead).UnixMilli()
 	for range duePages {
 		raw, err := c.call("cron.list", map[string]any{"compact": true, "limit": duePage, "offset": offset})
 		if err != nil {
@@ -92,7 +93,7 @@ func (c *Client) Due() (time.Time, error) {
 			return due, fmt.Errorf("the gateway's answer to cron.list: %w", err)
 		}
 		for _, j := range in.Jobs {
-			if at := time.UnixMilli(j.NextRunAtMs); j.Enabled && j.Declaration == "" && j.NextRunAtMs > 0 && (due.IsZero() || at.Before(due)) {
+			if at := time.UnixMilli(min(j.NextRunAtMs, latest)); j.Enabled && j.Declaration == "" && j.NextRunAtMs > 0 && (due.IsZero() || at.Before(due)) {
 				due = at
 			}
 		}

@@ -52,7 +52,8 @@ func (c *Client) Say(session, message string, delta func(text string) error) (st
 		session = DefaultSession
 	}
 	run := rand.Text()
-	c.early = nil
+	c.early, c.earlyBytes, c.talking = nil, 0, true
+	defer func() { c.talking = false }()
 	if _, err := c.call("chat.send", map[string]any{"sessionKey": session, "message": message, "idempotencyKey": run}); err != nil {
 		return "", err
 	}
@@ -73,7 +74,7 @@ func (c *Client) Say(session, message string, delta func(text string) error) (st
 		case t.State == "final":
 			return t.Message.text(), nil
 		case t.over():
-			return "", &TurnError{State: t.State, Message: t.ErrorMessage}
+			return "", &TurnError{State: t.State, Message: Text(t.ErrorMessage)}
 		}
 		began = true
 	}

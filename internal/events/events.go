@@ -36,6 +36,9 @@ type Config struct {
 	// Mark in it, followed or not. It must return soon.
 	Mark   string
 	Marked func(*nomad.Allocation)
+	// Ended, if set, gets every allocation of these jobs whose tasks have ended (client
+	// status complete or failed), followed or not. It must return soon.
+	Ended func(*nomad.Allocation)
 	// Silence is how long a stream that says nothing is believed to be alive; Nomad
 	// sends a heartbeat every 30 s.
 	Silence time.Duration
@@ -237,7 +240,8 @@ func (s *Stream) hand(e event) error {
 	}
 	job := e.FilterKeys[at]
 	marked := s.config.Marked != nil && e.Topic == nomad.TopicAllocation && bytes.Contains(e.Payload, []byte(s.config.Mark))
-	if !marked && !s.followed(job) {
+	over := s.config.Ended != nil && e.Topic == nomad.TopicAllocation && mayBeOver(e.Payload)
+	if !marked && !over && !s.followed(job) {
 		return nil
 	}
 	var p struct {
@@ -250,6 +254,10 @@ func (s *Stream) hand(e event) error {
 	if marked && p.Allocation != nil && p.Allocation.JobID == job {
 		s.config.Marked(p.Allocation)
 	}
+	if over && p.Allocation != nil && p.Allocation.JobID == job &&
+		(p.Allocation.ClientStatus == nomad.AllocClientStatusComplete || p.Allocation.ClientStatus == nomad.AllocClientStatusFailed) {
+		s.config.Ended(p.Allocation)
+	}
 	switch {
 	case p.Allocation != nil && p.Allocation.JobID == job:
 		s.tell(job, func(n *News) { n.allocation(p.Allocation) })
@@ -260,6 +268,12 @@ func (s *Stream) hand(e event) error {
 		s.tell(job, func(n *News) { n.Gap = true }) // the job was stopped
 	}
 	return nil
+}
+
+// mayBeOver tells cheaply that an allocation whose event this is may have ended, so that
+// only such events are decoded.
+func mayBeOver(payload []byte) bool {
+	return bytes.Contains(payload, []byte(`"`+nomad.AllocClientStatusComplete+`"`)) || bytes.Contains(payload, []byte(`"`+nomad.AllocClientStatusFailed+`"`))
 }
 
 func (n *News) allocation(a *nomad.Allocation) {

@@ -218,3 +218,35 @@ func TestSilence(t *testing.T) {
 		}
 	})
 }
+
+// Every allocation that has ended is reported, followed or not; others are not.
+func TestEnded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rt := &stream{opened: make(chan *io.PipeWriter, 1)}
+		client, err := nomad.NewClient(&nomad.Config{Address: "http://nomad.test", HttpClient: &http.Client{Transport: rt}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var ended []string
+		c := DefaultConfig()
+		c.Prefix = "openclaw/dispatch-"
+		c.Ended = func(a *nomad.Allocation) { ended = append(ended, a.ID) }
+		s := New(c, client, slog.New(slog.DiscardHandler))
+		ctx, cancel := context.WithCancel(t.Context())
+		over := make(chan struct{})
+		go func() { s.Run(ctx); close(over) }()
+		w := <-rt.opened
+		for n, a := range []struct{ job, id, status string }{
+			{"openclaw/dispatch-1", "a", "running"}, {"openclaw/dispatch-1", "a", "complete"}, {"openclaw/dispatch-2", "b", "failed"},
+			{"openclaw/dispatch-3", "c", "lost"}, {"openclaw/dispatch-4", "complete", "running"}, {"other/dispatch-5", "e", "failed"},
+		} {
+			fmt.Fprintln(w, allocation(a.job, a.id, a.status, 1, n+2))
+		}
+		synctest.Wait()
+		cancel()
+		<-over
+		if want := []string{"a", "b"}; !slices.Equal(ended, want) {
+			t.Errorf("ended: %q, want %q", ended, want)
+		}
+	})
+}

@@ -75,6 +75,8 @@ type Locator interface {
 	// is the user's gateway that is frozen, or whose check fails.
 	Sleep(u sandbox.User, generation string)
 	Rouse(u sandbox.User, generation string)
+	// End removes the route of a generation whose tasks have ended.
+	End(generation string)
 	Dormant(u sandbox.User) (catalog.Instance, catalog.State, bool)
 }
 
@@ -119,6 +121,7 @@ func New(ctx context.Context, c Config, nc *nomad.Client, cc *consul.Client, l L
 	launcher := &Launcher{calls: make(chan struct{}, maxCalls), ctx: ctx, config: c, terms: c.Terms, nomad: nc, consul: cc, locator: l, log: log, observe: observe,
 		flights: map[sandbox.User]*Flight{}, failed: map[sandbox.User]failed{}, starts: map[sandbox.User]*allowance{}}
 	stream.Marked = launcher.notice
+	stream.Ended = func(a *nomad.Allocation) { launcher.locator.End(a.ID) }
 	launcher.events = events.New(stream, nc, log)
 	launcher.wg.Go(func() { launcher.events.Run(ctx) })
 	return launcher

@@ -65,6 +65,7 @@ type fakeLocator struct {
 	lookup  func() (catalog.Instance, bool)
 	dormant func() (catalog.Instance, catalog.State, bool)
 	slept   func(asleep bool, generation string)
+	ended   func(generation string)
 }
 
 var _ Locator = (*fakeLocator)(nil)
@@ -78,6 +79,12 @@ func (f *fakeLocator) Dormant(sandbox.User) (i catalog.Instance, s catalog.State
 
 func (f *fakeLocator) Sleep(_ sandbox.User, generation string) { f.sleeps(true, generation) }
 func (f *fakeLocator) Rouse(_ sandbox.User, generation string) { f.sleeps(false, generation) }
+
+func (f *fakeLocator) End(generation string) {
+	if f.ended != nil {
+		f.ended(generation)
+	}
+}
 
 func (f *fakeLocator) sleeps(asleep bool, generation string) {
 	if f.slept != nil {
