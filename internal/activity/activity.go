@@ -56,7 +56,7 @@ func (m Mark) Merge(o Mark) Mark {
 }
 
 // buckets is how many parts a router's marks have on the board.
-const buckets = 16
+const buckets = 64
 
 // keepFor is how long a user without clients is remembered.
 const keepFor = 24 * time.Hour

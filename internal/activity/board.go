@@ -23,7 +23,8 @@ type Config struct {
 	Prefix string
 	// Name is this router's, unlike that of any other that lives or has lived.
 	Name string
-	// Period is how often a router tells what is new: one transaction each time.
+	// Period is how often a router writes what is new: one transaction each time, or
+	// several if much is new.
 	Period time.Duration
 	// SessionTTL is after how long a silent router counts as gone; Consul wants 10 s
 	// or more, and may take up to twice as long.
@@ -134,7 +135,16 @@ func (b *Board) Run(ctx context.Context) error {
 	}
 }
 
-// publish writes the sign of life and the buckets that changed, as one.
+// Consul refuses a transaction of more than 512 KiB as JSON, in which values are base64
+// (limits.txn_max_req_len), or of more than 64 operations (128 since 1.15).
+const (
+	maxTxnBytes = 256 << 10 // of values
+	maxTxnOps   = 32
+)
+
+// publish writes the buckets that changed, in transactions of bounded size, and the sign
+// of life with the last of them. So a router whose sign of life is seen has told all that
+// it knew then, and no reaper takes its users for idle.
 func (b *Board) publish(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
@@ -143,8 +153,8 @@ func (b *Board) publish(ctx context.Context) error {
 	}
 	now := time.Now()
 	beat := strconv.FormatInt(now.UnixMilli(), 10)
-	ops := consul.KVTxnOps{{Verb: consul.KVLock, Key: b.config.Prefix + beats + b.config.Name, Value: []byte(beat), Session: b.session}}
-	told := b.told
+	var ops consul.KVTxnOps
+	told, size := b.told, 0
 	for n := range buckets {
 		if b.tracker.changed(n) == told[n] {
 			continue
@@ -158,13 +168,27 @@ func (b *Board) publish(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		if len(ops) > 0 && (size+len(text) > maxTxnBytes || len(ops) >= maxTxnOps) {
+			if err := b.write(ctx, ops, told); err != nil {
+				return err
+			}
+			ops, size = nil, 0
+		}
 		ops = append(ops, &consul.KVTxnOp{Verb: consul.KVSet, Key: b.key(n), Value: text})
 		told[n] = version
+		size += len(text)
 	}
+	ops = append(ops, &consul.KVTxnOp{Verb: consul.KVLock, Key: b.config.Prefix + beats + b.config.Name, Value: []byte(beat), Session: b.session})
+	return b.write(ctx, ops, told)
+}
+
+// write writes one transaction, and then notes the versions that were written by it and
+// before.
+func (b *Board) write(ctx context.Context, ops consul.KVTxnOps, told [buckets]uint64) error {
 	ok, answer, _, err := b.consul.KV().Txn(ops, (&consul.QueryOptions{}).WithContext(ctx))
 	b.writes.Add(1)
 	if err == nil && !ok {
-		// The session is gone, and with it the sign of life: all is told anew.
+		// The session is gone, and with it the sign of life: all is written again.
 		b.forget()
 		err = fmt.Errorf("consul refused: %s", answer.Errors[0].What)
 	}

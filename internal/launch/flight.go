@@ -18,7 +18,8 @@ type Flight struct {
 	dispatched bool   // a new child was dispatched for it; the flight's own goroutine only
 	terms      Terms  // since it began
 	begins     func() // ends its wait in line
-	thaw       bool   // of a sandbox that was frozen when it began; never changes
+	thaw       bool   // of a sandbox that was frozen when it began, until the thaw fails; Launcher.mu guards it
+	thawTried  bool   // the thaw failed; set before the start begins
 
 	mu       sync.Mutex
 	progress sandbox.Progress

@@ -188,7 +188,7 @@ func (l *Launcher) Wake(u sandbox.User, retry bool) *Flight {
 		// It has its place already, so that no limit of starts is in its way.
 		f.thaw, f.terms = true, l.terms
 		l.flights[u] = f
-		l.wg.Go(func() { l.fly(f) })
+		l.wg.Go(func() { l.flyThaw(f) })
 		return f
 	}
 	if refused := l.refuse(u); refused != nil {
@@ -196,19 +196,53 @@ func (l *Launcher) Wake(u sandbox.User, retry bool) *Flight {
 		return f
 	}
 	l.flights[u] = f
+	l.enqueue(f)
+	return f
+}
+
+// enqueue lets a flight wait in line, or begin if it may. The caller holds l.mu.
+func (l *Launcher) enqueue(f *Flight) {
 	l.queue = append(l.queue, f)
 	var ctx context.Context
 	ctx, f.begins = context.WithCancel(l.ctx)
 	if l.admit(); ctx.Err() == nil {
 		l.wg.Go(func() { l.stand(ctx, f) })
 	}
-	return f
 }
 
 func (l *Launcher) fly(f *Flight) {
 	ctx, cancel := context.WithTimeout(l.ctx, f.terms.StartTimeout)
 	defer cancel()
 	instance, err := l.start(ctx, f)
+	l.finish(ctx, f, instance, err)
+}
+
+// flyThaw thaws a frozen sandbox. If that fails, the flight becomes an ordinary start,
+// which the limits of starts apply to: many sandboxes fail to thaw when their node is lost.
+func (l *Launcher) flyThaw(f *Flight) {
+	ctx, cancel := context.WithTimeout(l.ctx, f.terms.StartTimeout)
+	defer cancel()
+	i, err := l.thaw(ctx, f)
+	if err == nil || l.ctx.Err() != nil {
+		l.finish(ctx, f, i, err)
+		return
+	}
+	if err != errNotAsleep {
+		l.log.Warn("a frozen sandbox did not thaw; starting it", "user", f.User, "error", err)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	f.thaw, f.thawTried = false, true
+	if refused := l.refuse(f.User); refused != nil {
+		delete(l.flights, f.User)
+		f.fail(refused)
+		return
+	}
+	l.enqueue(f)
+}
+
+// finish ends a flight with its instance or its error.
+func (l *Launcher) finish(ctx context.Context, f *Flight, instance catalog.Instance, err error) {
 	outcome := "ready"
 	var failure *sandbox.Failure
 	if err != nil {
@@ -259,10 +293,12 @@ func (l *Launcher) explain(ctx context.Context, f *Flight, err error) *sandbox.F
 
 // start brings the user's gateway into the catalog.
 func (l *Launcher) start(ctx context.Context, f *Flight) (catalog.Instance, error) {
-	if i, err := l.thaw(ctx, f); err == nil {
-		return i, nil
-	} else if err != errNotAsleep {
-		l.log.Warn("a frozen sandbox was not let go on; looking what became of it", "user", f.User, "error", err)
+	if !f.thawTried {
+		if i, err := l.thaw(ctx, f); err == nil {
+			return i, nil
+		} else if err != errNotAsleep {
+			l.log.Warn("a frozen sandbox did not thaw; starting it", "user", f.User, "error", err)
+		}
 	}
 	// The catalog may be a moment behind: a gateway that Consul knows needs no start.
 	if err := l.refresh(ctx, f.User); err != nil {

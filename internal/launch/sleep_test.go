@@ -156,6 +156,44 @@ func TestThawOfOneThatIsGone(t *testing.T) {
 	})
 }
 
+// A sandbox that does not thaw is started like any other: the limits of starts apply.
+func TestThawThatFailsWaitsInLine(t *testing.T) {
+	for name, c := range map[string]struct {
+		queued int // MaxQueued
+		want   sandbox.Reason
+	}{"in line": {5, ""}, "the line is full": {1, sandbox.ReasonQueueFull}} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := &sleeper{state: catalog.Asleep, refuse: true}
+				locator := s.locator()
+				locator.wait = func(ctx context.Context, _ func(catalog.Instance) bool) (catalog.Instance, error) {
+					<-ctx.Done()
+					return catalog.Instance{}, ctx.Err()
+				}
+				cfg := DefaultConfig()
+				cfg.MaxStarting, cfg.MaxQueued = 1, c.queued
+				l := simulated(t, cfg, s, locator)
+				bob := newFlight("bob")
+				l.mu.Lock()
+				l.starting, l.queue = 1, []*Flight{bob} // others' starts fill the line
+				l.mu.Unlock()
+				f := l.Wake("alice", false)
+				synctest.Wait()
+				p, _ := f.Progress()
+				l.mu.Lock()
+				defer l.mu.Unlock()
+				if p.Reason != c.want || c.want == "" && (p.Position != 2 || len(l.queue) != 2) {
+					t.Errorf("%+v with %d in line, want %q", p, len(l.queue), c.want)
+				}
+				if c.want == "" {
+					l.queue[1].begins() // ends the wait in line
+				}
+				l.queue = nil
+			})
+		})
+	}
+}
+
 // What Nomad tells of sleeps goes to the catalog; whoever waits for an answer then
 // lets it go on.
 func TestNews(t *testing.T) {

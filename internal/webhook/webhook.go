@@ -16,6 +16,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sync/semaphore"
+
 	"openclaw-sandbox/internal/identity"
 	"openclaw-sandbox/internal/limit"
 	"openclaw-sandbox/internal/sandbox"
@@ -108,6 +110,10 @@ type Set struct {
 	budgets  map[string]*limit.Rates[sandbox.User] // by hook; only what was verified counts, so that nobody can use up another's
 	failures *identity.Limit
 	now      func() time.Time
+
+	// How many bytes of bodies may be held before they are verified. Large bodies cannot
+	// use up the share of small ones, which most webhooks are.
+	small, large *semaphore.Weighted
 }
 
 const (
@@ -117,6 +123,11 @@ const (
 	// It is not cut off altogether: a channel's addresses are those of all its
 	// customers, and one of them could silence the others.
 	suspectBody = 64 << 10
+	// unverifiedBytes bounds the bodies of up to suspectBody bytes that are held before
+	// their signature was checked, and those above likewise.
+	unverifiedBytes = 16 << 20
+	// busyRetry is when a sender may try again that found no room for its body.
+	busyRetry = 5 * time.Second
 	// bodyTimeout is how long a body may take to come.
 	bodyTimeout = 10 * time.Second
 )
@@ -129,7 +140,8 @@ func New(hooks []Hook) *Set {
 	for _, h := range hooks {
 		budgets[h.Name] = limit.NewRates[sandbox.User](float64(h.PerMinute), h.PerMinute)
 	}
-	return &Set{hooks: hooks, budgets: budgets, failures: identity.NewLimit(failuresPerMinute, failuresPerMinute), now: time.Now}
+	return &Set{hooks: hooks, budgets: budgets, failures: identity.NewLimit(failuresPerMinute, failuresPerMinute), now: time.Now,
+		small: semaphore.NewWeighted(unverifiedBytes), large: semaphore.NewWeighted(unverifiedBytes)}
 }
 
 // Match finds the hook that a request is for, by its path below the sandbox's
@@ -183,10 +195,11 @@ func (s *Set) Verify(w http.ResponseWriter, r *http.Request, h Hook, u sandbox.U
 	if s.failures.Spent(r, now) {
 		most = min(most, suspectBody)
 	}
-	body := reader(w, r, most)
+	body, release := s.reader(w, r, most)
+	defer release()
 	kind := kinds[h.Signature]
 	if err := kind.verify(r.Header, keys, now, body); err != nil {
-		if s.failures.Allow(r, now) {
+		if errors.Is(err, errBusy) || s.failures.Allow(r, now) {
 			return refusal(err)
 		}
 		return &Refusal{Result: Limited, RetryAfter: time.Minute, Err: err}
@@ -209,6 +222,8 @@ func (s *Set) Verify(w http.ResponseWriter, r *http.Request, h Hook, u sandbox.U
 func refusal(err error) *Refusal {
 	var large *http.MaxBytesError
 	switch {
+	case errors.Is(err, errBusy):
+		return &Refusal{Result: Limited, RetryAfter: busyRetry, Err: err}
 	case errors.As(err, &large):
 		return &Refusal{Result: TooLarge, Err: fmt.Errorf("the body has more than %d bytes", large.Limit)}
 	case errors.Is(err, ErrUnsigned), errors.Is(err, ErrSignature), errors.Is(err, ErrStale):
@@ -217,24 +232,48 @@ func refusal(err error) *Refusal {
 	return &Refusal{Result: Broken, Err: err}
 }
 
-// reader returns what reads r's body when it is first called.
-func reader(w http.ResponseWriter, r *http.Request, limit int64) func() ([]byte, error) {
+// errBusy means that as many unverified bytes are held as may be.
+var errBusy = errors.New("too many webhooks wait for the check of their signature")
+
+// reader returns what reads r's body when it is first called, and what gives back the
+// room that the body has taken until then.
+func (s *Set) reader(w http.ResponseWriter, r *http.Request, limit int64) (read func() ([]byte, error), release func()) {
 	var text []byte
 	var err error
 	done := false
+	var share *semaphore.Weighted // that the body has taken held bytes of
+	var held int64
 	return func() ([]byte, error) {
-		if done {
+			if done {
+				return text, err
+			}
+			done = true
+			if r.ContentLength > limit {
+				err = &http.MaxBytesError{Limit: limit}
+				return nil, err
+			}
+			size := limit
+			if r.ContentLength >= 0 {
+				size = r.ContentLength
+			}
+			from := s.large
+			if size <= suspectBody {
+				from = s.small
+			}
+			size = min(size, unverifiedBytes)
+			if !from.TryAcquire(size) {
+				err = errBusy
+				return nil, err
+			}
+			share, held = from, size
+			rc := http.NewResponseController(w)
+			rc.SetReadDeadline(time.Now().Add(bodyTimeout))
+			text, err = io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
+			rc.SetReadDeadline(time.Time{})
 			return text, err
+		}, func() {
+			if share != nil {
+				share.Release(held)
+			}
 		}
-		done = true
-		if r.ContentLength > limit {
-			err = &http.MaxBytesError{Limit: limit}
-			return nil, err
-		}
-		rc := http.NewResponseController(w)
-		rc.SetReadDeadline(time.Now().Add(bodyTimeout))
-		text, err = io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
-		rc.SetReadDeadline(time.Time{})
-		return text, err
-	}
 }
