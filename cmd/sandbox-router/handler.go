@@ -37,7 +37,7 @@ type parts struct {
 // handler is all that happens to a request, as c wants it.
 func (p *parts) handler(c config.Config) http.Handler {
 	who, people := methods(p.life, c, p.tokens, p.log, p.trail)
-	rt := router.New(router.Config{Domain: c.Domain, HoldTimeout: c.HoldTimeout, Audit: p.trail, Limits: router.Limits{MaxBody: c.Limits.MaxBody,
+	rt := router.New(router.Config{Domain: c.Domain, Paths: c.DevUser != "", HoldTimeout: c.HoldTimeout, Audit: p.trail, Limits: router.Limits{MaxBody: c.Limits.MaxBody,
 		UserPerMinute: c.Limits.UserPerMinute, AddressPerMinute: c.Limits.AddressPerMinute, Burst: c.Limits.Burst,
 		WebSockets: c.Limits.WebSockets, Refused: p.metrics.limit}}, who, p.catalog, starter{p.launcher}, p.clients, p.proxy, p.draining.Begun(), p.log)
 	rt.UseAccounts(p.books)
@@ -51,7 +51,20 @@ func (p *parts) handler(c config.Config) http.Handler {
 	if c.AccessLog {
 		seen = append(seen, accessLog(p.log))
 	}
-	return c.TrustedProxies.Handler(observe(rt, seen...))
+	var h http.Handler = rt
+	if c.TLS != nil {
+		h = strictTransport(h)
+	}
+	return c.TrustedProxies.Handler(observe(h, seen...))
+}
+
+// strictTransport tells browsers to use https only, for a year (RFC 6797). Subdomains say
+// so themselves.
+func strictTransport(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Strict-Transport-Security", "max-age=31536000")
+		next.ServeHTTP(w, r)
+	})
 }
 
 // starter is the launcher as the router wants it.

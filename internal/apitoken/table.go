@@ -96,7 +96,7 @@ func (t *Table) Identify(r *http.Request) (identity.Caller, error) {
 		}
 		e.used.Store(now.Unix())
 	}
-	return identity.Caller{User: e.record.User, Role: e.record.Role}, nil
+	return identity.Caller{User: e.record.User, Role: e.record.Role, Bearer: true}, nil
 }
 
 // Strip removes any token of this kind, valid or not: a revoked one is no business

@@ -46,6 +46,10 @@ type Caller struct {
 	// Groups are those of the caller that a Share names.
 	Groups []string
 
+	// Bearer: the identity came in Authorization: Bearer (RFC 6750), which a page of
+	// another origin cannot make a browser send.
+	Bearer bool
+
 	shares Shares
 }
 
@@ -121,7 +125,7 @@ func (ts Tokens) Identify(r *http.Request) (Caller, error) {
 		return Caller{}, ErrUnauthenticated
 	}
 	r.Header.Del("Authorization")
-	return Caller{User: ts[found].User, Role: ts[found].Role}, nil
+	return Caller{User: ts[found].User, Role: ts[found].Role, Bearer: true}, nil
 }
 
 // Ready reports whether m has what it needs to know callers, as a first view of

@@ -88,6 +88,7 @@ func (j *JWT) Identify(r *http.Request) (Caller, error) {
 	if err != nil {
 		return Caller{}, err
 	}
+	c.Bearer = j.config.Header == ""
 	until := now.Add(knownFor)
 	if token.Expiry.Before(until) {
 		until = token.Expiry

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"openclaw-sandbox/internal/relay"
+	"openclaw-sandbox/internal/upstream"
 )
 
 // errRelayed stops the ReverseProxy, which would copy an upgraded connection
@@ -213,6 +214,9 @@ func buffered(r *bufio.Reader) []byte {
 func (u *upgrade) head(resp *http.Response) []byte {
 	h := u.w.Header().Clone()
 	for name, values := range resp.Header {
+		if name == "Set-Cookie" {
+			values = upstream.HostOnly(values)
+		}
 		h[name] = append(h[name], values...)
 	}
 	for _, name := range hops {

@@ -188,10 +188,11 @@ func startWith(t *testing.T, m identity.Method, hold time.Duration, change func(
 	s := &stack{t: t, drain: make(chan struct{}), clients: activity.NewTracker(), cluster: &cluster{users: map[sandbox.User]catalog.Instance{}, asleep: map[sandbox.User]catalog.Instance{}, flights: map[sandbox.User]*flight{}, ready: true}}
 	log := slog.New(slog.DiscardHandler)
 	px := proxy.New(proxy.Config{DialTimeout: 5 * time.Second, IdleTimeout: 4 * time.Second, ForwardedClient: "192.0.2.1", Scheme: "http", Active: s.active}, log)
+	_, dev := m.(identity.Dev)
 	if _, shared := m.(identity.Sharing); !shared { // as the program has it
 		m = identity.Sharing{Method: m}
 	}
-	rt := New(Config{Domain: "claw.test", HoldTimeout: hold}, m, s, s, s.clients, px, s.drain, log)
+	rt := New(Config{Domain: "claw.test", HoldTimeout: hold, Paths: dev}, m, s, s, s.clients, px, s.drain, log)
 	change(rt)
 	srv := http1test.NewServer(rt)
 	t.Cleanup(func() { srv.CloseClientConnections(); srv.Close(); px.Close() })

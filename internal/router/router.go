@@ -74,6 +74,10 @@ type Config struct {
 	HoldTimeout time.Duration
 	Audit       *audit.Log // nil: one that writes to the router's log
 	Limits      Limits
+	// Paths lets browsers use sandboxes by path (<domain>/u/<user>/, and <domain>/ for
+	// the caller's own), where all sandboxes share one origin with the login: code of one
+	// could use the others as whoever visits it. It is for development.
+	Paths bool
 }
 
 // Router is the HTTP handler.
@@ -201,6 +205,10 @@ func (rt *Router) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	rt.config.Audit.Visit(r, caller, c.user)
+	if !t.own && !rt.config.Paths && !caller.Bearer && reachesSandbox(r.URL.Path) {
+		rt.sendHome(w, r, c)
+		return
+	}
 	if rt.admitCaller(w, r, caller, c) {
 		rt.serve(w, r, c)
 	}

@@ -20,6 +20,8 @@ var errMisdirected = errors.New("this router does not serve that host")
 type target struct {
 	user sandbox.User // "" for the caller's own
 	base string       // the path that was stripped, "" or "/u/<user>"
+	// own: the host is the user's, so that what the sandbox sends has an origin to itself.
+	own bool
 }
 
 // resolve finds the target by host and path, and strips the path's prefix from
@@ -28,7 +30,7 @@ func resolve(r *http.Request, domain string) (target, error) {
 	host := hostname.Of(r.Host)
 	if name, ok := strings.CutSuffix(host, "."+domain); ok {
 		u, err := sandbox.ParseUser(name)
-		return target{user: u}, err
+		return target{user: u, own: err == nil}, err
 	}
 	if ip := net.ParseIP(strings.Trim(host, "[]")); host != domain && (ip == nil || !ip.IsLoopback()) {
 		return target{}, errMisdirected

@@ -17,10 +17,10 @@ func TestResolve(t *testing.T) {
 		rest       string
 		err        error
 	}{
-		{"alice.claw.test", "/chat", target{user: "alice"}, "/chat", nil},
-		{"alice.claw.test:8080", "/", target{user: "alice"}, "/", nil},
-		{"ALICE.claw.test.", "/", target{user: "alice"}, "/", nil},
-		{"alice.claw.test", "/u/bob/x", target{user: "alice"}, "/u/bob/x", nil}, // the host decides
+		{"alice.claw.test", "/chat", target{user: "alice", own: true}, "/chat", nil},
+		{"alice.claw.test:8080", "/", target{user: "alice", own: true}, "/", nil},
+		{"ALICE.claw.test.", "/", target{user: "alice", own: true}, "/", nil},
+		{"alice.claw.test", "/u/bob/x", target{user: "alice", own: true}, "/u/bob/x", nil}, // the host decides
 		{"claw.test", "/", target{}, "/", nil},
 		{"claw.test", "/u/alice/", target{user: "alice", base: "/u/alice"}, "/", nil},
 		{"claw.test", "/u/alice/a%2Fb?q", target{user: "alice", base: "/u/alice"}, "/a%2Fb?q", nil},

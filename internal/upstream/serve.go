@@ -297,6 +297,9 @@ func copyHeader(dst, src http.Header) {
 		if hopByHop(name) {
 			continue
 		}
+		if name == "Set-Cookie" {
+			values = HostOnly(values)
+		}
 		if have, ok := dst[name]; ok {
 			values = append(have, values...)
 		}
