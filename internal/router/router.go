@@ -136,6 +136,7 @@ type call struct {
 
 func (rt *Router) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	proxy.Guard(w, r)
+	dropForeignUpgrade(r)
 	if hasTooManyFields(r.Header) {
 		if r.ProtoMajor == 1 {
 			w.Header().Set("Connection", "close")

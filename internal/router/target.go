@@ -113,6 +113,30 @@ func isUpgrade(r *http.Request) bool {
 	return strings.EqualFold(r.Header.Get("Upgrade"), "websocket")
 }
 
+// dropForeignUpgrade removes an offer to change to another protocol than WebSocket, which a
+// server may ignore (RFC 9110 section 7.8): curl and Java's client offer h2c with ordinary
+// requests. A gateway must not see it, since it could tunnel requests past the router.
+func dropForeignUpgrade(r *http.Request) {
+	if _, offers := r.Header["Upgrade"]; !offers || isUpgrade(r) {
+		return
+	}
+	r.Header.Del("Upgrade")
+	r.Header.Del("Http2-Settings")
+	var kept []string
+	for _, line := range r.Header.Values("Connection") {
+		for option := range strings.SplitSeq(line, ",") {
+			switch option = strings.TrimSpace(option); strings.ToLower(option) {
+			case "", "upgrade", "http2-settings":
+			default:
+				kept = append(kept, option)
+			}
+		}
+	}
+	if r.Header.Del("Connection"); len(kept) > 0 {
+		r.Header.Set("Connection", strings.Join(kept, ", "))
+	}
+}
+
 // crossOrigin reports a browser's upgrade from a page of another origin. Browsers
 // send Origin on every WebSocket, and no same-origin policy stops them.
 func crossOrigin(r *http.Request) bool {
