@@ -25,6 +25,8 @@ import (
 
 	"openclaw-sandbox/internal/devcluster"
 	"openclaw-sandbox/internal/objstore"
+	"openclaw-sandbox/internal/sandbox"
+	"openclaw-sandbox/internal/snapshot"
 	"openclaw-sandbox/internal/webhook"
 	"openclaw-sandbox/test/patience"
 )
@@ -106,6 +108,7 @@ func run(m *testing.M) int {
 		return 1
 	}
 	code := m.Run()
+	shared.reportStarts()
 	if code != 0 {
 		keepLogs(filepath.Join(dir, "stack"))
 	}
@@ -123,6 +126,30 @@ func run(m *testing.M) int {
 		code = 1
 	}
 	return code
+}
+
+// reportStarts prints a line for each start of a gateway, which test/report counts: a
+// start raises the epoch of its user's head by one.
+func (s *stack) reportStarts() {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	for info, err := range s.store.List(ctx, "users/") {
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "count the starts:", err)
+			return
+		}
+		user, ok := strings.CutSuffix(strings.TrimPrefix(info.Key, "users/"), "/head")
+		if !ok || strings.Contains(user, "/") {
+			continue
+		}
+		h, _, err := snapshot.ReadHead(ctx, s.store, sandbox.User(user))
+		if err != nil {
+			continue // a test may have damaged it
+		}
+		for range h.Epoch {
+			fmt.Println("openclaw-start user=" + user)
+		}
+	}
 }
 
 // keepLogs puts the logs of the stack's agents beside the screenshots.

@@ -5,6 +5,7 @@ package image
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"net"
 	"net/http"
 	"os"
@@ -140,6 +141,7 @@ func converse(t *testing.T, e *engine) {
 	for k, v := range map[string]string{"For": "192.0.2.1", "Host": "alice.localhost", "Proto": "http", "User": "alice"} {
 		header.Set("X-Forwarded-"+k, v)
 	}
+	fmt.Println("openclaw-start user=image") // test/report counts it
 	probe := readiness.Probe{URL: "http://" + addr + "/startupz", Header: header, Contains: `"status":"started"`,
 		Interval: 25 * time.Millisecond, MaxInterval: 250 * time.Millisecond, AttemptTimeout: 5 * time.Second, Timeout: startLimit}
 	if err := probe.Wait(t.Context(), exited); err != nil {
