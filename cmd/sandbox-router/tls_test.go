@@ -55,6 +55,9 @@ func TestTLS(t *testing.T) {
 	if resp, body := ask("GET", "/chat", nil); resp.ProtoMajor != 2 || resp.StatusCode != 200 || !strings.Contains(body, "Control UI of alice") {
 		t.Errorf("%s %s: %.80s", resp.Proto, resp.Status, body)
 	}
+	if resp, _ := ask("GET", "/chat", nil); resp.Header.Get("Strict-Transport-Security") == "" {
+		t.Error("an answer over TLS lacks Strict-Transport-Security")
+	}
 	// Of no known length: HTTP/2 has no chunks, the gateway's HTTP/1.1 has.
 	if resp, body := ask("POST", "/chat", struct{ io.Reader }{strings.NewReader("hello")}); resp.ProtoMajor != 2 || resp.StatusCode != 200 {
 		t.Errorf("a body: %s %s: %.80s", resp.Proto, resp.Status, body)

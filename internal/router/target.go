@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"openclaw-sandbox/internal/activity"
+	"openclaw-sandbox/internal/forwarded"
 	"openclaw-sandbox/internal/hostname"
 	"openclaw-sandbox/internal/proxy"
 	"openclaw-sandbox/internal/sandbox"
@@ -144,8 +145,17 @@ func crossOrigin(r *http.Request) bool {
 	if origin == "" || !isUpgrade(r) {
 		return false
 	}
-	_, host, ok := strings.Cut(origin, "://")
-	return !ok || !strings.EqualFold(host, r.Host)
+	scheme, host, ok := strings.Cut(origin, "://")
+	if !ok || !strings.EqualFold(host, r.Host) {
+		return true
+	}
+	// Another scheme is another origin: on a network that somebody else controls, a page of
+	// http://alice.<domain> is theirs. Behind a proxy that is not trusted it is not known.
+	used := forwarded.Scheme(r)
+	if used == "" && r.TLS != nil {
+		used = "https"
+	}
+	return used != "" && !strings.EqualFold(scheme, used)
 }
 
 // ownPage reports that a browser's request comes from a page of the same origin, or
