@@ -24,7 +24,7 @@ func (rt *Router) sendHome(w http.ResponseWriter, r *http.Request, c call) {
 		return
 	}
 	w.Header().Set("Cache-Control", "no-store")
-	// Without a scheme it is that of the page, whoever terminates TLS.
+	// An address without a scheme keeps the scheme that the browser uses now.
 	http.Redirect(w, r, "//"+host+r.URL.RequestURI(), http.StatusTemporaryRedirect)
 }
 

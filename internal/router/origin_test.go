@@ -7,7 +7,7 @@ import (
 )
 
 // At the domain, where the login's session is, no sandbox's content has an origin: code of
-// one would reach all others as whoever visits it. A person is redirected to the sandbox's
+// one would reach all others with its visitor's rights. A person is redirected to the sandbox's
 // own host, and a program with a token is served.
 func TestOneOrigin(t *testing.T) {
 	a := newArena(t)

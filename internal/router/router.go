@@ -76,7 +76,7 @@ type Config struct {
 	Limits      Limits
 	// Paths lets browsers use sandboxes by path (<domain>/u/<user>/, and <domain>/ for
 	// the caller's own), where all sandboxes share one origin with the login: code of one
-	// could use the others as whoever visits it. It is for development.
+	// could use the others with its visitor's rights. It is for development.
 	Paths bool
 }
 
